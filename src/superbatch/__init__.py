@@ -1,0 +1,3 @@
+"""Superbatch: train large vision models on data that small models choose."""
+
+__version__ = "0.1.0.dev0"

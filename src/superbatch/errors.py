@@ -1,0 +1,36 @@
+"""Every error that a user can cause or mend.
+
+    SuperbatchError
+    ├── ConfigError      a setting, or a combination of settings, that cannot work
+    ├── DataError        data that is missing, broken or not what the settings say
+    ├── CheckpointError  a checkpoint that is missing, broken or of another model
+    ├── RunError         a run folder that cannot be written, read or continued
+    └── LedgerError      a cost that would be counted wrong
+
+Each message says what was wrong, both values, and the way out. The command line prints the message
+without a traceback and exits with 2.
+"""
+
+
+class SuperbatchError(Exception):
+    """The root: whatever the library refuses with a sentence."""
+
+
+class ConfigError(SuperbatchError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class DataError(SuperbatchError, ValueError):
+    """Data that is missing, broken, or not what the settings say it is."""
+
+
+class CheckpointError(SuperbatchError):
+    """A checkpoint that is missing, broken, or of another model."""
+
+
+class RunError(SuperbatchError):
+    """A run folder that cannot be written, read or continued."""
+
+
+class LedgerError(SuperbatchError):
+    """A cost that would be counted wrong."""
