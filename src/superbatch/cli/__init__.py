@@ -1,1 +1,74 @@
-"""To be written."""
+"""The command line: ``superbatch COMMAND``. One module a command, loaded when it is used."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from superbatch.errors import SuperbatchError
+
+
+COMMANDS: Mapping[str, str] = {
+    "train": "train with a recipe, from a configuration, or continue a run",
+    "compare": "train several recipes on the same data and seeds; one table",
+    "evaluate": "top-1, top-5 and each class of a checkpoint",
+    "cost": "does selection pay? before spending anything",
+    "report": "one page on finished or running runs",
+}
+
+DONE, FAILED, BAD_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return DONE if words else BAD_USAGE
+    if words[0] == "--version":
+        from superbatch import __version__
+
+        print(f"superbatch {__version__}")
+        return DONE
+    name, *rest = words
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        return complain(f"there is no command {name!r}; {hint}", BAD_USAGE)
+    return guarded(name, rest)
+
+
+def guarded(name: str, rest: Sequence[str]) -> int:
+    """Run one command; what a user can mend is one message, without a traceback."""
+    from superbatch.files import out_of_space
+
+    try:
+        code: int = importlib.import_module(f"superbatch.cli.{name}").run(rest)
+    except SuperbatchError as error:
+        stopped = type(error).__name__ == "Stopped"
+        return complain(str(error), FAILED if stopped else BAD_USAGE)
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        return complain(f"no space left on the device: {error}", BAD_USAGE)
+    except KeyboardInterrupt:
+        return complain("interrupted", FAILED)
+    except SystemExit as leaving:  # how tyro ends on --help and on a flag that does not exist
+        return leaving.code if isinstance(leaving.code, int) else BAD_USAGE
+    return code
+
+
+def overview() -> str:
+    """What ``superbatch --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = (f"  superbatch {name:<{width}}  {does}" for name, does in COMMANDS.items())
+    return "\n".join(
+        ["Train large vision models on data that small models choose.", "", *lines, ""]
+        + ["superbatch COMMAND --help says more."]
+    )
+
+
+def complain(message: str, code: int) -> int:
+    """Say what was wrong, on the error stream."""
+    print(f"superbatch: {message}", file=sys.stderr)
+    return code

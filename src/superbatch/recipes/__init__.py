@@ -1,1 +1,100 @@
-"""To be written."""
+"""Recipes: the methods of the paper and the baselines they are held against, as configurations.
+
+Each is the base configuration with a few fields changed; what is not listed is the same for all,
+so that a comparison compares the method alone.
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from superbatch.config import Config
+from superbatch.errors import ConfigError
+
+
+def uniform() -> Config:
+    """No selection: every example that is drawn is learned from. The baseline."""
+    return Config(recipe="uniform")
+
+
+def rs2() -> Config:
+    """A random half of each super-batch is learned from, the rest passes by (Okanovic et al.).
+
+    The same cost as uniform; it sees the data twice as fast, as every selecting recipe does.
+    """
+    return Config(recipe="rs2")
+
+
+def hard() -> Config:
+    """Highest loss of the small online model (paper, eq. 1)."""
+    return Config(recipe="hard").changed(select={"criterion": "hard"})
+
+
+def easy_reference() -> Config:
+    """Lowest loss of the small reference model, trained on the same data (paper, eq. 2)."""
+    return Config(recipe="easy_reference").changed(select={"criterion": "easy"})
+
+
+def rho_loss() -> Config:
+    """The learner's own loss minus a held-out reference's, highest first (Mindermann et al.)."""
+    return Config(recipe="rho_loss").changed(
+        select={"criterion": "rho_loss", "temperature": 0.0},
+        reference_training={"data": "holdout"},
+        data={"holdout_fraction": 0.5},
+    )
+
+
+def classact() -> Config:
+    """Learnability by two small models; the reference learned the same data before (eq. 3-4)."""
+    return Config(recipe="classact").changed(select={"criterion": "learnability"})
+
+
+def classact_ho() -> Config:
+    """ClassAct with a reference trained on a held-out half (paper, table 1)."""
+    return Config(recipe="classact_ho").changed(
+        select={"criterion": "learnability"},
+        reference_training={"data": "holdout"},
+        data={"holdout_fraction": 0.5},
+    )
+
+
+def classact_online() -> Config:
+    """ClassAct with a reference trained alongside, on 10 b uniform examples (section 4.4)."""
+    return Config(recipe="classact_online").changed(
+        select={"criterion": "learnability"}, reference_training={"data": "alongside"}
+    )
+
+
+RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
+    {
+        recipe.__name__: recipe
+        for recipe in (
+            uniform,
+            rs2,
+            hard,
+            easy_reference,
+            rho_loss,
+            classact,
+            classact_ho,
+            classact_online,
+        )
+    }
+)
+"""The recipes by name."""
+
+
+def recipe(name: str) -> Config:
+    """The configuration of recipe ``name``. Raises ``ConfigError`` with the nearest name."""
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
+        raise ConfigError(f"there is no recipe {name!r}; {hint}")
+    return RECIPES[name]()
+
+
+def resolved(config: Config) -> Config:
+    """``config`` as it will run: plain uniform training draws only what it learns from."""
+    if config.recipe == "uniform":
+        b = config.select.sub_batch_size
+        config = config.changed(select={"super_batch_size": b})
+    return config

@@ -1,0 +1,68 @@
+"""The exact actor: scores in this process, with the weights of the last update."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from superbatch.actors import Scored
+from superbatch.clock import Clock
+from superbatch.criterion import Criterion
+from superbatch.learner import Learner
+from superbatch.types import Batch, LossSource, Role, to_device
+
+
+class InlineActor:
+    """Scores each super-batch of ``source`` when the loop asks for it."""
+
+    def __init__(
+        self,
+        source: Iterable[Batch],
+        criterion: Criterion,
+        losses: Mapping[Role, LossSource],
+        *,
+        device: torch.device | str = "cpu",
+        clock: Clock | None = None,
+        step: int = 0,
+    ) -> None:
+        self._source = source
+        self._criterion = criterion
+        self._losses = losses
+        self._device = device
+        self._clock = clock or Clock()
+        self._step = step
+
+    def __iter__(self) -> Iterator[Scored]:
+        """The next super-batch, scored with the weights as they are when it is asked for."""
+        batches = iter(self._source)
+        while True:
+            with self._clock("data"):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch = to_device(batch, self._device)
+            with self._clock("scoring"):
+                scored = self._score(batch)
+            yield scored
+
+    def _score(self, batch: Batch) -> Scored:
+        seen: dict[Role, Float[Tensor, " B"]] = {}
+
+        def remembered(role: Role) -> LossSource:
+            def losses(examples: Batch) -> Float[Tensor, " B"]:
+                seen[role] = self._losses[role](examples)
+                return seen[role]
+
+            return losses
+
+        sources = {role: remembered(role) for role in self._criterion.roles}
+        scores = self._criterion.score(batch, sources)
+        return Scored(batch, scores, seen, self._step)
+
+    def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
+        """Nothing to send: the weights are the loop's own."""
+        self._step = step
+
+    def close(self) -> None:
+        """Nothing was taken."""

@@ -1,0 +1,58 @@
+"""Checkpoints: everything with state, whole or absent; and weights that others can load."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from superbatch.errors import CheckpointError
+from superbatch.files import write_atomically
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: int) -> Path:
+    """Write ``folder/step-<step>.pt``, then remove all but the ``keep`` newest."""
+    path = folder / f"step-{step:08d}.pt"
+    write_atomically(path, lambda beside: torch.save(dict(state), beside))
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``save_checkpoint`` was given. Runs no code of the file's."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); "
+            "remove it to continue from the one before"
+        ) from error
+    return state
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Weights as safetensors, with ``about`` (what model they are of) in the header."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    header = {"superbatch": json.dumps(dict(about)), "format": "pt"}
+    write_atomically(path, lambda beside: save_file(tensors, beside, metadata=header))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and what they are of; the second is empty for a file that others wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors weights: {error}") from error
+    return weights, json.loads(header.get("superbatch", "{}"))

@@ -1,0 +1,165 @@
+"""``superbatch compare``: several recipes on the same data and seeds, one table at the end."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from superbatch.cli.settings import Settings, Switch, leading_words, parse
+from superbatch.config import Config
+from superbatch.errors import ConfigError, RunError
+from superbatch.files import write_json
+from superbatch.recipes import RECIPES, recipe, resolved
+from superbatch.run import RunFolder
+
+
+if TYPE_CHECKING:
+    from superbatch.training import Surroundings
+
+
+class Compare(BaseModel):
+    """superbatch compare RECIPE RECIPE... [flags]. The same command again goes on where it stopped.
+
+    Every recipe gets the same flags, the same data (what one holds out, no learner sees) and the
+    same seeds: --seed and the ones after it.
+    """
+
+    settings: Settings = Config()
+    seeds: int = Field(1, ge=1)
+    """How many seeds."""
+    baseline: str = "uniform"
+    """The recipe that the others are held against."""
+    json_: Switch = False
+    """Print the comparison as JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs to make, in order, and where."""
+
+    out: Path
+    runs: tuple[Config, ...]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train what is not trained yet, then compare."""
+    names, flags = leading_words(argv)
+    arguments = parse(Compare, Compare(), flags, "compare RECIPE RECIPE...")
+    plan = plan_of(names, flags, arguments)
+    claim(plan)
+    from superbatch.cli.progress import watched  # slow to import: only once all flags are good
+
+    with watched(quiet=arguments.json_, references=plan.out / "references") as around:
+        train_all(plan, around)
+    show(plan, arguments)
+    return 0
+
+
+def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> Plan:
+    """The runs of ``compare`` with these recipes and flags."""
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(
+            f"compare needs two recipes or more, each once ({', '.join(RECIPES)}); "
+            f"it was given {' '.join(names) or 'none'}"
+        )
+    if arguments.baseline not in names:
+        raise ConfigError(
+            f"--baseline {arguments.baseline} is not among the recipes {' '.join(names)}"
+        )
+    configs = [
+        parse(Compare, Compare(settings=recipe(name)), flags, f"compare {name}").settings
+        for name in names
+    ]
+    held_out = max(config.data.holdout_fraction for config in configs)
+    out = Path(arguments.settings.out or f"runs/compare-{'-'.join(names)}")
+    runs = [
+        resolved(
+            config.changed(
+                seed=seed, data={"holdout_fraction": held_out}, out=str(run_path(out, config, seed))
+            )
+        )
+        for seed in range(arguments.settings.seed, arguments.settings.seed + arguments.seeds)
+        for config in configs
+    ]
+    return Plan(out, tuple(runs))
+
+
+def run_path(out: Path, config: Config, seed: int) -> Path:
+    """Where one run of a comparison is written."""
+    return out / f"{config.recipe}-seed{seed}"
+
+
+def claim(plan: Plan) -> None:
+    """Write the plan, or find it written: a folder with any other plan or content is refused."""
+    path = plan.out / "plan.json"
+    runs = [config.model_dump(mode="json") for config in plan.runs]
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != runs:
+            raise RunError(
+                f"{plan.out} holds a comparison with other settings; give a new --out, or "
+                "the very command that began it to go on with it"
+            )
+    elif plan.out.exists() and any(plan.out.iterdir()):
+        raise RunError(f"{plan.out} exists and is no comparison; give a new --out")
+    else:
+        write_json(path, runs)
+
+
+def train_all(plan: Plan, around: "Surroundings") -> None:
+    """Every run of the plan that is not finished."""
+    from superbatch import training
+
+    for number, config in enumerate(plan.runs, start=1):
+        assert config.out is not None
+        folder = Path(config.out)
+        titled = with_title(around, f"run {number}/{len(plan.runs)} {folder.name}")
+        try:
+            if (folder / "config.json").is_file():
+                training.resume(folder, titled)
+            else:
+                training.start(config, titled)
+        except training.Stopped as stopped:
+            raise training.Stopped(
+                f"stopped in run {number} of {len(plan.runs)}; the same command goes on from there"
+            ) from stopped
+
+
+def with_title(around: "Surroundings", title: str) -> "Surroundings":
+    """``around``, with every status told as part of ``title``."""
+    watch = around.watch
+
+    def titled(status: object) -> None:
+        inner = getattr(status, "title", "")
+        suffix = ", reference" if inner == "reference" else ""
+        watch(replace(status, title=title + suffix))  # type: ignore[arg-type, type-var]
+
+    return replace(around, watch=titled)
+
+
+def folders(plan: Plan) -> Iterator[Path]:
+    """The folders of the plan's runs."""
+    for config in plan.runs:
+        assert config.out is not None
+        yield Path(config.out)
+
+
+def show(plan: Plan, arguments: Compare) -> None:
+    """The comparison, written beside the runs and printed."""
+    from rich.console import Console
+
+    from superbatch.report.read import read_runs
+    from superbatch.report.speedup import compare_runs
+    from superbatch.report.table import comparison_table
+
+    comparison = compare_runs(read_runs(list(folders(plan))), baseline=arguments.baseline)
+    write_json(plan.out / "comparison.json", comparison.to_json())
+    if arguments.json_:
+        print(json.dumps(comparison.to_json(), indent=2))
+        return
+    console = Console()
+    console.print(comparison_table(comparison))
+    for folder in folders(plan):
+        console.print(f"run folder {folder}", highlight=False, soft_wrap=True)

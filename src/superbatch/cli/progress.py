@@ -1,0 +1,189 @@
+"""What a person sees while a run goes on, and when it is done."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from superbatch.training import Status, Surroundings
+
+
+def si(value: float) -> str:
+    """``value`` with three digits and a prefix: 1.23e12 is "1.23 T"."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(value) < 999.5:
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    return f"{value:.3g} Z"
+
+
+def described(numbers: Mapping[str, Any]) -> str:
+    """The numbers that matter, in a line."""
+    parts = []
+    if numbers.get("learner/loss") is not None:
+        parts.append(f"loss {numbers['learner/loss']:.3f}")
+    if numbers.get("val/accuracy") is not None:
+        parts.append(f"accuracy {numbers['val/accuracy']:.3f}")
+    if numbers.get("examples_seen"):
+        kept = numbers["examples_learned"] / numbers["examples_seen"]
+        parts.append(f"kept {kept:.0%}")
+    if "flops/full" in numbers:
+        parts.append(f"{si(numbers['flops/full'])}FLOPs")
+    return " · ".join(parts)
+
+
+class Bars:
+    """A live bar for each run on a terminal; a line now and then where output is a file."""
+
+    seconds_between_lines = 10.0
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._accuracy: dict[str, float] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, tuple[float, int]] = {}
+        self._said = 0.0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+        )
+
+    def watch(self, status: Status) -> None:
+        """Show ``status``."""
+        now = time.monotonic()
+        began, first = self._started.setdefault(status.title, (now, status.step))
+        rate = (status.step - first) / (now - began) if now > began else 0.0
+        numbers = dict(status.numbers)
+        if "val/accuracy" in numbers:
+            self._accuracy[status.title] = numbers["val/accuracy"]
+        elif status.title in self._accuracy:
+            numbers["val/accuracy"] = self._accuracy[status.title]
+        speed = f"{rate:.1f} steps/s" if rate else ""
+        if self._console.is_terminal:
+            self._bar(status, speed, described(numbers))
+        elif now - self._said > self.seconds_between_lines or status.step == status.steps:
+            self._said = now
+            left = f"{(status.steps - status.step) / rate:.0f} s left" if rate else ""
+            place = f"{status.step}/{status.steps}"
+            self._console.print(
+                "  ".join((status.title, place, speed, left, described(numbers))), highlight=False
+            )
+
+    def _bar(self, status: Status, speed: str, text: str) -> None:
+        if status.title not in self._tasks:
+            self._progress.start()
+            self._tasks[status.title] = self._progress.add_task(
+                status.title, total=status.steps, rate="", text=""
+            )
+        task = self._tasks[status.title]
+        self._progress.update(
+            task, completed=status.step, total=status.steps, rate=speed, text=text
+        )
+
+    def stop(self) -> None:
+        """Leave the bars as they stand."""
+        self._progress.stop()
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within: the first Ctrl-C or SIGTERM only sets the flag that is given; the next one ends."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("stopping after this step, with a checkpoint ...", file=sys.stderr)
+
+    before = {which: signal.signal(which, ask) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+@contextmanager
+def watched(*, quiet: bool, references: Path | None = None) -> Iterator[Surroundings]:
+    """Surroundings with progress on the error stream, and a checkpoint at Ctrl-C or SIGTERM."""
+    bars = Bars(Console(stderr=True))
+    with stop_signals() as stop:
+        around = Surroundings(stop=stop, references=references)
+        try:
+            yield around if quiet else replace(around, watch=bars.watch)
+        finally:
+            bars.stop()
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """What a run came to and what it cost, as its last lines."""
+    console = Console()
+    val = summary["val"]
+    worst = val["worst_class_accuracy"]
+    console.print(
+        f"\n{summary['recipe']} (seed {summary['seed']}): accuracy {val['accuracy']:.4f}, "
+        f"worst class {worst:.4f}, after {summary['steps']} updates",
+        highlight=False,
+    )
+    console.print(costs(summary))
+    for note in notes(summary):
+        console.print(note, highlight=False)
+    console.print(f"checkpoint {summary['checkpoint']}", highlight=False, soft_wrap=True)
+
+
+def costs(summary: Mapping[str, Any]) -> Table:
+    """FLOPs by role and kind, seconds by phase, and both totals."""
+    flops, seconds = summary["flops"], dict(summary["seconds"]["by_phase"])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("FLOPs")
+    table.add_column("", justify="right")
+    table.add_column("   seconds")
+    table.add_column("", justify="right")
+    left = [
+        (f"{role}, {kind}", f"{si(value)}")
+        for role, kinds in flops["by_role"].items()
+        for kind, value in kinds.items()
+    ]
+    left += [("paper's accounting", si(flops["paper"])), ("full accounting", si(flops["full"]))]
+    right = [(phase, f"{value:.1f}") for phase, value in seconds.items()]
+    right.append(("total", f"{summary['seconds']['total']:.1f}"))
+    for place in range(max(len(left), len(right))):
+        cells = left[place] if place < len(left) else ("", "")
+        more = right[place] if place < len(right) else ("", "")
+        table.add_row(*cells, f"   {more[0]}", more[1])
+    return table
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader should know besides: clean shares, bad images, bad scores, the reference."""
+    lines = []
+    selection = summary["selection"]
+    if "clean_share" in selection:
+        lines.append(
+            f"clean labels: {selection['clean_share']:.3f} of the chosen, "
+            f"{selection['clean_share_pool']:.3f} of all that were seen"
+        )
+    if selection["non_finite_scores"]:
+        lines.append(f"{selection['non_finite_scores']} scores were not finite and never chosen")
+    if summary["skipped_images"]:
+        lines.append(f"{summary['skipped_images']} broken images were skipped")
+    reference = summary["reference"]
+    if reference and reference.get("given"):
+        lines.append(f"reference given: {reference['checkpoint']} (its training is not counted)")
+    return lines

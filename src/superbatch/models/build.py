@@ -1,0 +1,80 @@
+"""Models built by name."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from superbatch.errors import ConfigError
+from superbatch.models.variants import VARIANTS, ViTSize, parse_vit_name, patches_per_side
+
+
+def build_model(name: str, *, image_size: int, channels: int, classes: int, seed: int) -> nn.Module:
+    """A new model: images ``Float[n, channels, image_size, image_size]`` to ``Float[n, classes]``.
+
+    ``name`` is ``"SIZE/PATCH"`` from :data:`~superbatch.models.variants.VARIANTS` ("Ti/16",
+    "mu-300/4"), which becomes timm's ``VisionTransformer`` with average pooling and no class token;
+    or any name that timm knows ("resnet18"). Weights are random, drawn from ``seed`` alone; the
+    global random state is as it was afterwards. ``classes`` = 0 leaves the head out.
+
+    Raises ``ConfigError`` for a name nobody knows, a patch that does not divide the image, and
+    whatever else the architecture refuses.
+    """
+    vit = parse_vit_name(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it reseeds GPUs as well
+        if vit is None:
+            return _build_timm(name, image_size, channels, classes)
+        size, patch = vit
+        return _build_vit(size, patch, image_size, channels, classes)
+
+
+def _build_vit(
+    size: ViTSize, patch: int, image_size: int, channels: int, classes: int
+) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer  # slow to import
+
+    patches_per_side(patch, image_size)
+    model: nn.Module = VisionTransformer(
+        img_size=image_size,
+        patch_size=patch,
+        in_chans=channels,
+        num_classes=classes,
+        embed_dim=size.width,
+        depth=size.depth,
+        num_heads=size.heads,
+        mlp_ratio=size.mlp / size.width,
+        class_token=False,
+        global_pool="avg",
+    )
+    return model
+
+
+def _build_timm(name: str, image_size: int, channels: int, classes: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise _unknown(name, timm.list_models())
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    default = timm.get_pretrained_cfg(name)
+    if default is not None and default.fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"timm's {name} cannot be built for {channels} x {image_size} x {image_size} images "
+            f"and {classes} classes: {error}"
+        ) from error
+    return model
+
+
+def _unknown(name: str, timm_names: list[str]) -> ConfigError:
+    ours = [f"{size}/{patch}" for size in VARIANTS for patch in (4, 8, 16)]
+    close = get_close_matches(name, ours + timm_names, n=3, cutoff=0.5)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return ConfigError(
+        f"no model is called {name!r}{hint}; a name is SIZE/PATCH with one of the sizes "
+        f"{', '.join(VARIANTS)}, or a model of timm"
+    )

@@ -1,0 +1,191 @@
+"""Pictures of what was wanted and what was not."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from superbatch.report.classes import Labels
+from superbatch.report.selection import Choices, Ids
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Data at random access, as ``superbatch.sources`` opens it. Row ``i`` has the id ``ids[i]``.
+
+    ``read`` gives ``"image"`` uint8 [n, channels, height, width], ``"label"`` and, where the truth
+    is known, ``"truth"``, both Int64[n].
+    """
+
+    ids: Any
+    labels: Any
+    class_names: Sequence[str]
+
+    def read(self, rows: Any) -> Mapping[str, Any]:
+        """The examples at ``rows``."""
+        ...
+
+
+OpenExamples = Callable[[Mapping[str, Any]], Examples]
+"""From a run's configuration to the data that it learned from."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One example in the gallery. ``picture`` is a data URI, None where it could not be read."""
+
+    example: int
+    picture: str | None
+    label: str | None
+    truth: str | None
+    score: float
+    wish: float
+    losses: Mapping[str, float]
+    seen: int
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some examples that have a fate in common, and why they have it."""
+
+    title: str
+    meaning: str
+    tiles: tuple[Tile, ...]
+
+
+MEANINGS = {
+    "learnability": (
+        "The online model still finds these harder than the reference does: to be learned.",
+        "The reference finds these at least as hard as the online model does: learned already, "
+        "or not learnable (a wrong label, noise).",
+    ),
+    "rho_loss": (
+        "The learner still finds these harder than the reference does: to be learned.",
+        "The reference finds these at least as hard as the learner does: learned already, or "
+        "not learnable (a wrong label, noise).",
+    ),
+    "hard": (
+        "The online model finds these hardest; wrong labels are among the hardest.",
+        "The online model finds these easy.",
+    ),
+    "hard_learner": (
+        "The learner finds these hardest; wrong labels are among the hardest.",
+        "The learner finds these easy.",
+    ),
+    "easy": ("The reference finds these easy.", "The reference finds these hard."),
+}
+"""Why an example is wanted, and why not, by criterion."""
+
+
+def labels_of(examples: Examples) -> Labels:
+    """The labels of ``examples`` by id."""
+    ids = np.asarray(examples.ids, dtype=np.int64)
+    order = np.argsort(ids, kind="stable")
+    labels = np.asarray(examples.labels, dtype=np.int64)[order]
+    return Labels(ids[order], labels, tuple(map(str, examples.class_names)))
+
+
+def gallery(
+    choices: Choices, examples: Examples | None, *, criterion: str, count: int = 12
+) -> list[Group]:
+    """The most and the least wanted, the most often and the never chosen; ``count`` of each.
+
+    Wanted is by the mean score in its step's standard deviations; ties go to the lower id.
+    """
+    wish = choices.means["wish"]
+    finite = np.flatnonzero(np.isfinite(wish))
+    never = np.flatnonzero(choices.chosen == 0)
+    wanted = finite[np.argsort(-wish[finite], kind="stable")]
+    often = np.argsort(-choices.chosen, kind="stable")
+    more, less = MEANINGS.get(criterion, ("The highest scores.", "The lowest scores."))
+    fates: list[tuple[str, str, Ids]] = [
+        ("Most wanted", more, wanted[:count]),
+        ("Least wanted", less, wanted[::-1][:count]),
+        ("Most often chosen", "Learned from again and again.", often[:count]),
+        (
+            "Never chosen",
+            f"{len(never):,} of {len(choices.ids):,} that were scored; most often scored first.",
+            never[np.argsort(-choices.seen[never], kind="stable")][:count],
+        ),
+    ]
+    shown = _read(choices.ids[np.unique(np.concatenate([rows for *_, rows in fates]))], examples)
+    return [
+        Group(title, meaning, tuple(_tile(choices, int(row), shown) for row in rows))
+        for title, meaning, rows in fates
+    ]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    picture: str
+    label: str
+    truth: str | None
+
+
+def _read(ids: Ids, examples: Examples | None) -> dict[int, _Seen]:
+    """Picture and labels of those of ``ids`` that the data has."""
+    if examples is None:
+        return {}
+    here = np.asarray(examples.ids, dtype=np.int64)
+    order = np.argsort(here, kind="stable")
+    at = np.minimum(np.searchsorted(here[order], ids), len(here) - 1)
+    rows = order[at[here[order][at] == ids]]
+    if not len(rows):
+        return {}
+    batch = {name: np.asarray(field) for name, field in examples.read(rows).items()}
+    truth = batch.get("truth")
+    return {
+        int(example): _Seen(
+            thumbnail(batch["image"][row]),
+            _class_name(examples, int(batch["label"][row])),
+            None if truth is None else _class_name(examples, int(truth[row])),
+        )
+        for row, example in enumerate(batch["id"])
+    }
+
+
+def _class_name(examples: Examples, label: int) -> str:
+    names = examples.class_names
+    return str(names[label]) if 0 <= label < len(names) else str(label)
+
+
+def _tile(choices: Choices, row: int, shown: Mapping[int, _Seen]) -> Tile:
+    example = int(choices.ids[row])
+    seen = shown.get(example)
+    means = {name: float(column[row]) for name, column in choices.means.items()}
+    losses = {
+        name.removeprefix("loss/"): value
+        for name, value in means.items()
+        if name.startswith("loss/") and np.isfinite(value)
+    }
+    return Tile(
+        example,
+        picture=seen.picture if seen else None,
+        label=seen.label if seen else None,
+        truth=seen.truth if seen else None,
+        score=means["score"],
+        wish=means["wish"],
+        losses=losses,
+        seen=int(choices.seen[row]),
+        chosen=int(choices.chosen[row]),
+    )
+
+
+def thumbnail(image: NDArray[np.uint8], side: int = 96) -> str:
+    """A PNG of at most ``side`` pixels a side as a data URI, from uint8 [channels, height, width].
+
+    Smaller images keep their own pixels; the page enlarges them.
+    """
+    channels = image.shape[0]
+    array = np.ascontiguousarray(image[0] if channels < 3 else image[:3].transpose(1, 2, 0))
+    picture = Image.fromarray(array)
+    picture.thumbnail((side, side))
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,108 @@
+"""What a comparison comes to, in sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from superbatch.report.speedup import Comparison, RecipeSummary
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``headline``: the one sentence to remember; ``details``: what it rests on."""
+
+    headline: str
+    details: tuple[str, ...]
+
+
+def verdict(comparison: Comparison) -> Verdict:
+    """The answer to "does it pay?", of the recipe that saves the most FLOPs in all first."""
+    others = [summary for summary in comparison.summaries if not summary.is_baseline]
+    notes = _notes(comparison)
+    if comparison.baseline is None:
+        return Verdict("There is no baseline among these runs to compare with.", notes)
+    if not others:
+        return Verdict(
+            f"These are runs of the baseline {comparison.baseline} only; nothing to compare.", notes
+        )
+    if all(summary.spreads["best"].mean is None for summary in comparison.summaries):
+        return Verdict("No run has been evaluated yet.", notes)
+    others.sort(key=_saving, reverse=True)
+    headline, *more = (_headline(comparison, summary) for summary in others)
+    return Verdict(headline, (*more, *(_at_the_end(comparison, s) for s in others), *notes))
+
+
+def _saving(summary: RecipeSummary) -> float:
+    mean = summary.spreads["compute_speedup_full"].mean
+    return -float("inf") if mean is None else mean
+
+
+def _headline(comparison: Comparison, summary: RecipeSummary) -> str:
+    name, baseline = summary.recipe, comparison.baseline
+    target = f"the best {comparison.metric} of {baseline}"
+    count = len(summary.seeds)
+    if not summary.reached:
+        tail = "" if count == 1 else f" with any of its {count} seeds"
+        return f"{name} never reached {target}{tail}."
+    if summary.reached < count:
+        return f"{name} reached {target} with {summary.reached} of {count} seeds only."
+    learner = _change(summary, "learner_speedup", "learner updates")
+    paper = _change(summary, "compute_speedup_paper", "FLOPs")
+    full = _change(summary, "compute_speedup_full", "FLOPs")
+    if learner is None or full is None:
+        return f"{name} reached {target}."
+    saving = _saving(summary)
+    word = "pays" if saving > 0 else "does not pay"
+    paper = f" ({paper.removesuffix(' FLOPs')} in the paper's accounting)" if paper else ""
+    seconds = _change(summary, "seconds_speedup", "seconds")
+    seconds = f" and {seconds}" if seconds else ""
+    return (
+        f"{name} {word}: it reached {target} with {learner}, {full} counting everything"
+        f"{paper}{seconds}."
+    )
+
+
+def _change(summary: RecipeSummary, key: str, unit: str) -> str | None:
+    value = summary.spreads[key].mean
+    if value is None:
+        return None
+    return f"{100 * abs(value):.1f} % {'fewer' if value >= 0 else 'more'} {unit}"
+
+
+def _at_the_end(comparison: Comparison, summary: RecipeSummary) -> str:
+    difference = summary.final_difference
+    if difference.mean is None:
+        return f"{summary.recipe} and {comparison.baseline} have no final value to compare."
+    text = (
+        f"At the end {summary.recipe} is at {comparison.metric} {difference.mean:+.4f} "
+        f"against {comparison.baseline}"
+    )
+    if difference.low is None or difference.high is None:
+        return f"{text}, with one seed; several would show whether that is chance."
+    inside = difference.low <= 0 <= difference.high
+    meaning = "which could be chance" if inside else "more than chance would give"
+    interval = f"95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
+    return f"{text} ({interval}, {len(summary.seeds)} seeds), {meaning}."
+
+
+def _notes(comparison: Comparison) -> tuple[str, ...]:
+    return tuple(unfinished(comparison)) + tuple(_without_pair(comparison))
+
+
+def unfinished(comparison: Comparison) -> Sequence[str]:
+    """One sentence for every run that has not finished."""
+    return [
+        f"{result.recipe}, seed {result.run.seed} is unfinished (step {result.run.last_step} of "
+        f"{result.run.horizon}): its numbers are so far."
+        for result in comparison.results
+        if result.run.state == "unfinished"
+    ]
+
+
+def _without_pair(comparison: Comparison) -> Sequence[str]:
+    if comparison.baseline is None:
+        return []
+    return [
+        f"{result.recipe}, seed {result.run.seed} has no {comparison.baseline} run of its seed."
+        for result in comparison.results
+        if result.baseline is None
+    ]

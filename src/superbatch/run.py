@@ -1,0 +1,109 @@
+"""The run folder: append-only, readable while the run goes on, and rewound to a checkpoint.
+
+config.json       the resolved configuration; repeats the run exactly
+environment.json  versions, device, git commit, command
+metrics.jsonl     one object a logged step
+selection/        parquet: step, id, score, chosen, loss by role
+checkpoints/      everything with state, and the final weights
+summary.json      at the end
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from superbatch.errors import RunError
+from superbatch.files import full_disk_is_an_error, write_atomically, write_json, write_text
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Any, environment: Any) -> "RunFolder":
+        """A new folder with its configuration. Raises ``RunError`` where anything is there."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path} exists; continue that run with --resume {path}, or give a new --out"
+            )
+        folder = cls(path)
+        try:
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
+        write_json(path / "environment.json", environment)
+        write_json(path / "config.json", config)  # last: with it the folder is a run
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The run in ``path``. Raises ``RunError`` where there is none."""
+        if not (path / "config.json").is_file():
+            raise RunError(f"{path} is not a run folder: it has no config.json")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    def config(self) -> Any:
+        """The configuration that the run was started with, as JSON values."""
+        return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+
+    def summary(self) -> Any:
+        """What the finished run came to; ``None`` while it is not finished."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def finish(self, summary: Any) -> None:
+        """Write the summary: the run is done."""
+        write_json(self.path / "summary.json", summary)
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        """One line more, on disk when this returns."""
+        path = self.path / "metrics.jsonl"
+        # A loss that is not finite is a fact of the run; JSON has no word for it but null.
+        finite = {name: value if abs(value) < float("inf") else None for name, value in row.items()}
+        with full_disk_is_an_error(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every whole line so far; a line that a kill cut short does not count."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def write_selection(self, first: int, last: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """The choices of steps ``first`` to ``last`` as one more part."""
+        types = {"step": pa.int32(), "id": pa.int64(), "chosen": pa.bool_()}
+        arrays = {
+            name: pa.array(values, type=types.get(name, pa.float32()))
+            for name, values in columns.items()
+        }
+        table = pa.table(arrays)
+        path = self.path / "selection" / f"{first:08d}-{last:08d}.parquet"
+        write_atomically(path, lambda beside: pq.write_table(table, beside, compression="zstd"))
+
+    def rewind(self, step: int) -> None:
+        """Forget everything after ``step``: it is about to happen again, the same."""
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            write_text(path, text)
+        for part in (self.path / "selection").glob("*.parquet"):
+            if int(part.stem.split("-")[0]) > step:
+                part.unlink()
+        # What a kill left half written.
+        for rest in self.path.glob("**/.*.????????"):
+            rest.unlink()

@@ -1,0 +1,39 @@
+"""Classification: cross-entropy to score and to learn (paper, section 3.4, "ClassAct")."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from superbatch.types import Batch
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A batch has ``image`` and ``label`` (Int64[n]); the model maps images to ``[n, C]`` logits.
+
+    Images are ``uint8 [n, channels, height, width]``, brought to [-1, 1] here, or floats, taken as
+    they are. Label smoothing is the learner's alone: it would shift every score by a constant that
+    differs between models.
+    """
+
+    label_smoothing: float = 0.0
+
+    def logits(self, model: nn.Module, batch: Batch) -> Float[Tensor, "n C"]:
+        """The model's answer, fp32 whatever precision it was computed in."""
+        image = batch["image"]
+        if not image.is_floating_point():
+            image = image.float().div_(127.5).sub_(1.0)
+        logits: Tensor = model(image)
+        return logits.float()
+
+    def act_loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
+        """Cross-entropy of each example, without label smoothing."""
+        return functional.cross_entropy(self.logits(model, batch), batch["label"], reduction="none")
+
+    def learn_loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the batch, with the task's label smoothing."""
+        return functional.cross_entropy(
+            self.logits(model, batch), batch["label"], label_smoothing=self.label_smoothing
+        )

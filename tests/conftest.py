@@ -1,0 +1,25 @@
+"""What several tests need."""
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+
+@pytest.fixture
+def unchecked():
+    """Types are not checked within: what a user without the checks meets."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; the test is skipped where it is absent."""
+    root = Path(__file__).parent.parent
+    folder = Path(os.environ.get("SUPERBATCH_DATA", root.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SUPERBATCH_DATA")
+    return folder

@@ -1,0 +1,198 @@
+"""Run folders made on the spot, in the format that training writes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+CLASSES = ["aeroplane", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck", "van"]
+
+
+def write_run(
+    folder: Path,
+    values: dict[int, float],
+    *,
+    recipe: str = "uniform",
+    seed: int = 0,
+    steps: int | None = None,
+    metric: str = "val/accuracy",
+    start: float = 0.0,
+    paper: float = 10.0,
+    full: float = 10.0,
+    second: float = 1.0,
+    finished: bool = True,
+    data: str = "data/digits",
+) -> Path:
+    """A run that was evaluated at the steps of ``values``; costs are per step, ``start`` once."""
+    folder.mkdir(parents=True)
+    horizon = max(values, default=0) if steps is None else steps
+    config = {"recipe": recipe, "seed": seed, "steps": horizon}
+    config["data"] = {"path": data, "label": "label", "image": "image", "eval_path": f"{data}/test"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "environment.json").write_text(json.dumps({"command": f"superbatch train {recipe}"}))
+    rows = [
+        {
+            "step": step,
+            "examples_seen": 64 * step,
+            "examples_learned": 32 * step,
+            "seconds": second * step,
+            "flops/paper": start + paper * step,
+            "flops/full": start + full * step,
+            metric: value,
+        }
+        for step, value in values.items()
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if finished:
+        summary = {"recipe": recipe, "seed": seed, "steps": horizon, "val": {}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def write_rich_run(
+    folder: Path,
+    *,
+    recipe: str,
+    seed: int,
+    steps: int = 400,
+    every: int = 20,
+    rate: float = 1.0,
+    pool: int = 2000,
+    super_batch: int = 64,
+    class_names: list[str] | None = None,
+    data: str = "data/digits",
+) -> Path:
+    """A finished run with everything that training logs; ``rate`` is how fast it learns."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng([seed, len(recipe)])
+    names = class_names or CLASSES
+    select = {"criterion": recipe, "super_batch_size": super_batch, "temperature": 1.0}
+    config = {
+        "recipe": recipe,
+        "seed": seed,
+        "steps": steps,
+        "data": {
+            "path": data,
+            "label": "label",
+            "image": "image",
+            "truth": "truth",
+            "eval_path": f"{data}/test",
+        },
+        "select": {**select, "sub_batch_size": super_batch // 2},
+        "models": {"learner": "Ti/4", "online": "Mu/4", "reference": "Mu/4"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    environment = {
+        "versions": {"superbatch": "0.1.0", "torch": "2.15", "python": "3.11"},
+        "device": "cpu",
+        "git_commit": "85eaf23",
+        "command": f"superbatch train {recipe} --data.path {data} --seed {seed}",
+    }
+    (folder / "environment.json").write_text(json.dumps(environment))
+    selects = recipe != "uniform"
+    rows = [
+        _row(step, random, selects, rate, super_batch, step % every == 0)
+        for step in range(5, steps + 1, 5)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if selects:
+        write_selection(folder, random, steps=steps, super_batch=super_batch, pool=pool)
+    (folder / "summary.json").write_text(json.dumps(_summary(config, rows[-1], random, names)))
+    return folder
+
+
+def write_selection(
+    folder: Path, random: np.random.Generator, *, steps: int, super_batch: int, pool: int
+) -> None:
+    """Parts of 200 steps; an example's wish is its own, so that some are never chosen."""
+    (folder / "selection").mkdir()
+    wish = np.random.default_rng(7).normal(size=pool)
+    for first in range(1, steps + 1, 200):
+        last = min(first + 199, steps)
+        count = (last - first + 1) * super_batch
+        ids = random.integers(0, pool, count)
+        score = (0.3 * wish[ids] + 0.1 * random.normal(size=count)).astype(np.float32)
+        order = score.reshape(-1, super_batch).argsort(axis=1).argsort(axis=1)
+        reference = random.gamma(2.0, 0.5, count).astype(np.float32)
+        table = pa.table(
+            {
+                "step": np.repeat(np.arange(first, last + 1, dtype=np.int32), super_batch),
+                "id": ids,
+                "score": score,
+                "chosen": (order >= super_batch // 2).reshape(-1),
+                "loss/online": reference + score,
+                "loss/reference": reference,
+            }
+        )
+        pq.write_table(table, folder / "selection" / f"{first:08d}-{last:08d}.parquet")
+
+
+def _row(
+    step: int,
+    random: np.random.Generator,
+    selects: bool,
+    rate: float,
+    super_batch: int,
+    evaluates: bool,
+) -> dict[str, float]:
+    row: dict[str, float] = {
+        "step": step,
+        "examples_seen": step * super_batch,
+        "examples_learned": step * (super_batch // 2),
+        "seconds": step * (0.13 if selects else 0.1),
+        "flops/paper": step * (1.07e9 if selects else 1e9) + (2.2e10 if selects else 0),
+        "flops/full": step * (1.13e9 if selects else 1e9) + (2.2e10 if selects else 0),
+        "learner/loss": 2.3 * np.exp(-rate * step / 150) + 0.05 * random.normal(),
+    }
+    if selects:
+        row |= {
+            "online/loss": 2.3 * np.exp(-rate * step / 250) + 0.05 * random.normal(),
+            "selection/score_std": 0.3 + 0.02 * random.normal(),
+            "selection/effective_sample_size": 50 - 10 * step / 400 + random.normal(),
+            "selection/kept_gain": 0.5 + 0.05 * random.normal(),
+            "selection/staleness": 0.0,
+            "selection/clean_share": 0.82 + 0.1 * step / 400 + 0.01 * random.normal(),
+        }
+    if evaluates:
+        accuracy = 0.85 * (1 - np.exp(-rate * step / 150)) + 0.008 * random.normal()
+        row |= {
+            "val/accuracy": accuracy,
+            "val/top5": min(1.0, accuracy + 0.13),
+            "val/loss": 2.3 * (1 - accuracy),
+            "val/worst_class_accuracy": accuracy - 0.12,
+        }
+    return row
+
+
+def _summary(
+    config: dict, last: dict[str, float], random: np.random.Generator, names: list[str]
+) -> dict:
+    selects = config["recipe"] != "uniform"
+    total = last["flops/full"]
+    by_role = {"learner": {"forward": total * 0.28, "backward": total * 0.56}}
+    if selects:
+        by_role["online"] = {"score": total * 0.02, "forward": total * 0.02}
+        by_role["reference"] = {"score": total * 0.03, "training": 2.2e10}
+    per_class = np.clip(last["val/accuracy"] + 0.06 * random.normal(size=len(names)), 0, 1)
+    phases = {"data": 5.0, "score": 8.0, "learn": 36.0, "evaluate": 3.0}
+    return {
+        "recipe": config["recipe"],
+        "seed": config["seed"],
+        "steps": config["steps"],
+        "examples_seen": last["examples_seen"],
+        "examples_learned": last["examples_learned"],
+        "flops": {"paper": last["flops/paper"], "full": total, "by_role": by_role},
+        "seconds": {"total": last["seconds"], "by_phase": phases},
+        "val": {
+            "accuracy": last["val/accuracy"],
+            "top5": last["val/top5"],
+            "worst_class_accuracy": float(per_class.min()),
+            "per_class": per_class.tolist(),
+            "class_names": names,
+        },
+        "checkpoint": "checkpoints/last",
+        "selection": {"clean_share": 0.9, "clean_share_pool": 0.82},
+    }

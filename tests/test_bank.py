@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from superbatch.bank import MemoryBank
+from superbatch.errors import ConfigError
+from superbatch.selection import sample_indices
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def examples(*draws):
+    draw = torch.tensor(draws)
+    return {"id": draw + 100, "draw": draw, "image": draw.float()[:, None]}
+
+
+def test_a_bank_of_one_super_batch_chooses_what_no_bank_chooses():
+    bank = MemoryBank(6, generator=generator())
+    plain = generator()
+    for step in range(5):
+        scores = torch.randn(6, generator=generator(step))
+        bank.add(examples(*range(6 * step, 6 * step + 6)), scores, step)
+        given = bank.sample(3)
+        expected = sample_indices(scores, 3, generator=plain)
+        assert given.index.tolist() == expected.tolist()
+        assert (given.examples["draw"] - 6 * step).tolist() == expected.tolist()
+        assert given.scores.tolist() == scores.tolist()
+        assert given.weights_step.tolist() == [step] * 3
+
+
+def test_with_more_capacity_the_best_of_earlier_super_batches_is_still_there():
+    bank = MemoryBank(4, generator=generator(), temperature=0.0)
+    bank.add(examples(0, 1), torch.tensor([5.0, 4.0]), 0)
+    assert bank.sample(1).examples["draw"].tolist() == [0]
+    bank.add(examples(2, 3), torch.tensor([1.0, 3.0]), 1)
+    given = bank.sample(2)
+    assert given.examples["draw"].tolist() == [1, 3]
+    assert given.weights_step.tolist() == [0, 1]
+    assert len(bank) == 1
+
+
+def test_the_oldest_make_room():
+    bank = MemoryBank(3, generator=generator(), temperature=0.0)
+    bank.add(examples(0, 1), torch.tensor([9.0, 8.0]))
+    bank.add(examples(2, 3), torch.tensor([1.0, 2.0]))
+    assert len(bank) == 3
+    assert bank.sample(3).examples["draw"].tolist() == [1, 2, 3]
+
+
+def test_an_example_leaves_after_so_many_draws():
+    bank = MemoryBank(2, generator=generator(), temperature=0.0, max_times_sampled=2)
+    bank.add(examples(0, 1), torch.tensor([1.0, 0.0]))
+    assert [bank.sample(1).examples["draw"].item() for _ in range(4)] == [0, 0, 1, 1]
+    assert len(bank) == 0
+
+
+def test_more_than_fits_is_refused():
+    bank = MemoryBank(2, generator=generator())
+    with pytest.raises(ConfigError, match="3 examples do not fit a memory bank of 2"):
+        bank.add(examples(0, 1, 2), torch.zeros(3))
+
+
+def test_interrupted_and_resumed_is_identical():
+    def turns(bank, steps):
+        for step in steps:
+            scores = torch.randn(4, generator=generator(step))
+            bank.add(examples(*range(4 * step, 4 * step + 4)), scores, step)
+            yield bank.sample(2).examples["draw"].tolist()
+
+    through = list(turns(MemoryBank(8, generator=generator()), range(8)))
+    first = MemoryBank(8, generator=generator())
+    begun = list(turns(first, range(3)))
+    state = first.state_dict()
+    assert "image" not in state
+    second = MemoryBank(8, generator=generator(99))
+    second.load_state_dict(state, lambda draws: examples(*draws.tolist()))
+    assert begun + list(turns(second, range(3, 8))) == through
