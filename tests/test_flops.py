@@ -99,6 +99,12 @@ def test_pricing_leaves_the_model_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_one_example_is_enough_for_a_model_in_training():
+    # in training mode batch norm would refuse a single example
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).train()
+    assert forward_flops(model, torch.zeros(1, 3)) == 24
+
+
 def test_a_model_that_costs_nothing_is_refused():
     with pytest.raises(LedgerError, match="Flatten has no matrix product"):
         forward_flops(nn.Flatten(), torch.zeros(1, 2, 2))

@@ -13,7 +13,7 @@ from superbatch.selection import effective_sample_size, kept_gain, sample_indice
 
 def indices_by_numpy(scores, size, temperature, seed):
     """Gumbel top-k from the bare Mersenne twister, in numpy alone."""
-    bits = np.random.RandomState(seed).randint(0, 2**32, 2 * len(scores), dtype=np.uint64)  # noqa: NPY002
+    bits = np.random.RandomState(seed).randint(0, 2**32, 2 * len(scores), dtype=np.uint64)
     high, low = bits[0::2], bits[1::2]
     uniform = ((high << np.uint64(32) | low) & np.uint64(2**53 - 1)) / 2.0**53
     noise = -np.log(-np.log1p(-uniform))
@@ -73,7 +73,9 @@ def test_a_low_temperature_is_nearly_the_highest_and_a_high_one_nearly_uniform()
 def test_indices_are_distinct_ascending_and_as_many_as_asked(count, data):
     size = data.draw(st.integers(1, count))
     temperature = data.draw(st.sampled_from([0.0, 1e-3, 1.0, 100.0]))
-    scores = torch.tensor(data.draw(st.lists(st.floats(-1e30, 1e30), min_size=count, max_size=count)))
+    scores = torch.tensor(
+        data.draw(st.lists(st.floats(-1e30, 1e30), min_size=count, max_size=count))
+    )
     chosen = sample_indices(scores, size, temperature=temperature).tolist()
     assert chosen == sorted(set(chosen))
     assert len(chosen) == size

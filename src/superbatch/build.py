@@ -15,7 +15,7 @@ from superbatch.config import Config
 from superbatch.criterion import CRITERIA, Criterion
 from superbatch.errors import CheckpointError, ConfigError, DataError
 from superbatch.learner import Learner, Optimisation, warmup_cosine
-from superbatch.models import build_model
+from superbatch.models.build import build_model
 from superbatch.seeds import derived_seed
 from superbatch.sources import (
     Examples,
@@ -27,7 +27,7 @@ from superbatch.sources import (
 )
 from superbatch.sources.noise import with_label_noise
 from superbatch.tasks import Classification
-from superbatch.types import Batch, Role, View, to_device
+from superbatch.types import Batch, Role, View
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Configuration: what a run is, as values. Parsed at the edge; ``build`` turns it into objects."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -171,7 +171,7 @@ class Config(Section):
     record: Record = Record()
     actors: ActorSettings = ActorSettings()
 
-    def changed(self, **sections: object) -> Self:
+    def changed(self, **sections: object) -> "Config":
         """A copy; a dict changes fields of a section, any other value replaces."""
         update: dict[str, object] = {}
         for name, value in sections.items():

@@ -41,9 +41,9 @@ class Price:
     update: float
 
     @classmethod
-    def of_flops(cls, forward: float) -> "Price":
+    def of_flops(cls, forward: int | float) -> "Price":
         """The price of a model whose forward pass takes ``forward`` FLOPs per example."""
-        return cls(forward, FORWARDS_PER_UPDATE * forward)
+        return cls(float(forward), FORWARDS_PER_UPDATE * float(forward))
 
 
 NO_MODEL = Price(0.0, 0.0)
@@ -91,13 +91,13 @@ class Plan:
                 raise ConfigError(f"the {role} model cannot cost {price.forward} per forward pass")
         if not (0 < self.learner.forward < math.inf and 0 < self.learner.update < math.inf):
             raise ConfigError(
-                f"the learner must cost something; it has {self.learner.forward} per forward pass "
-                f"and {self.learner.update} per update"
+                f"the learner must have a price above 0; it has {self.learner.forward} per forward "
+                f"pass and {self.learner.update} per update"
             )
         if not 0 < self.beta < math.inf:
             raise ConfigError(
-                f"beta ({self.beta}) must be above 0; it is the share of the baseline's updates "
-                "that are needed, 0.74 for a learner speed-up of 26 %"
+                f"beta ({self.beta}) must be a number above 0: the share of the baseline's updates "
+                "that is needed, 0.74 for a learner speed-up of 26 %"
             )
         for name, least in (
             ("rho", 1),
@@ -106,7 +106,9 @@ class Plan:
             ("reference_examples_ratio", 0),
         ):
             if not least <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} ({getattr(self, name)}) must be at least {least}")
+                raise ConfigError(
+                    f"{name} ({getattr(self, name)}) must be a number, at least {least}"
+                )
         self._check_combinations()
 
     def _check_combinations(self) -> None:

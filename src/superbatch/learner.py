@@ -3,6 +3,7 @@
 Scoring with one leaves no trace: every module's mode and the global random state are put back.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ Schedule = Callable[[int], float]
 
 @contextmanager
 def scoring(model: nn.Module) -> Iterator[None]:
-    """Within: eval mode, no gradients. After: every module's mode and all random state as before."""
+    """Within: eval mode, no gradients. After: every module's mode and random state as before."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     model.eval()
@@ -39,7 +40,7 @@ def scoring(model: nn.Module) -> Iterator[None]:
 def loss_source(
     model: nn.Module, task: Task, *, micro_batch_size: int = 0, bf16: bool = False
 ) -> LossSource:
-    """The act losses of ``model``, without a trace, fp32; in parts of ``micro_batch_size`` if > 0."""
+    """The act losses of ``model``, without a trace, fp32; in parts if ``micro_batch_size`` > 0."""
 
     def losses(batch: Batch) -> Float[Tensor, " n"]:
         with scoring(model), autocast(batch, bf16):
@@ -54,7 +55,7 @@ def split(batch: Batch, part_size: int) -> list[Batch]:
     if part_size <= 0 or part_size >= size(batch):
         return [batch]
     rows = torch.arange(size(batch), device=next(iter(batch.values())).device)
-    return [take(batch, part) for part in rows.split(part_size)]
+    return [take(batch, part) for part in torch.split(rows, part_size)]
 
 
 def autocast(batch: Batch, bf16: bool) -> torch.autocast:
@@ -68,8 +69,8 @@ def warmup_cosine(*, peak: float, warmup: int, steps: int, final_ratio: float = 
     def rate(step: int) -> float:
         if step <= warmup:
             return peak * step / warmup
-        done = torch.tensor((step - warmup) / max(1, steps - warmup), dtype=torch.float64)
-        cosine = 0.5 * (1 + float(torch.cos(done.clamp(max=1.0) * torch.pi)))
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
         return peak * (final_ratio + (1 - final_ratio) * cosine)
 
     return rate

@@ -40,11 +40,11 @@ class Recorder:
         if self._rows != "none":
             self._pending.append((step.number, choices(step, only_chosen=self._rows == "chosen")))
 
-    def row(self, step: Step) -> dict[str, float]:
+    def row(self, step: Step) -> dict[str, float | int]:
         """The numbers of ``step`` for ``metrics.jsonl``."""
         scores, index = step.draw.scores, step.draw.index
         ess = effective_sample_size(scores, temperature=self._temperature)
-        numbers: dict[str, float] = {
+        numbers: dict[str, float | int] = {
             "step": step.number,
             "examples_seen": self.examples_seen,
             "examples_learned": self.examples_learned,

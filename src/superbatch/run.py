@@ -9,15 +9,17 @@ summary.json      at the end
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from superbatch.errors import RunError
 from superbatch.files import full_disk_is_an_error, write_atomically, write_json, write_text
+from superbatch.types import Metrics
 
 
 class RunFolder:
@@ -67,7 +69,7 @@ class RunFolder:
         """Write the summary: the run is done."""
         write_json(self.path / "summary.json", summary)
 
-    def append_metrics(self, row: Mapping[str, float]) -> None:
+    def append_metrics(self, row: Metrics) -> None:
         """One line more, on disk when this returns."""
         path = self.path / "metrics.jsonl"
         # A loss that is not finite is a fact of the run; JSON has no word for it but null.
@@ -83,7 +85,7 @@ class RunFolder:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def write_selection(self, first: int, last: int, columns: Mapping[str, Sequence[Any]]) -> None:
+    def write_selection(self, first: int, last: int, columns: Mapping[str, np.ndarray]) -> None:
         """The choices of steps ``first`` to ``last`` as one more part."""
         types = {"step": pa.int32(), "id": pa.int64(), "chosen": pa.bool_()}
         arrays = {

@@ -14,13 +14,14 @@ from superbatch.errors import ConfigError, DataError
 def gumbel(count: int, generator: Generator | None) -> Float[Tensor, " n"]:
     """``count`` standard Gumbel draws, fp32, on the generator's device.
 
-    From 53-bit uniforms: fp32 ones have so few values near 1 that the largest draws, the ones that
-    decide, would tie.
+    From 53-bit uniforms: 24-bit ones have so few values near 0 that the largest draws, the ones
+    that decide, would tie. fp32 keeps those small values apart, and its logarithms are fast.
     """
     device = "cpu" if generator is None else generator.device
-    noise = torch.rand(count, dtype=torch.float64, generator=generator, device=device)
-    # rand() lies in [0, 1): log1p(-u) is finite everywhere, and u = 0 gives +inf, never NaN.
-    return noise.neg_().log1p_().neg_().log_().neg_().float()
+    noise = torch.rand(count, dtype=torch.float64, generator=generator, device=device).float()
+    # Rounding may reach 1, whose logarithm below would be infinite: stay one step under it.
+    noise.clamp_(torch.finfo(torch.float32).tiny, 1 - 2**-24)
+    return noise.neg_().log1p_().neg_().log_().neg_()
 
 
 def sample_indices(
@@ -45,8 +46,9 @@ def sample_indices(
         )
     wanted = scores.detach().float()
     if temperature > 0:
-        wanted = wanted / temperature + gumbel(len(scores), generator).to(scores.device)
-    wanted = wanted.masked_fill(~torch.isfinite(scores), -torch.inf)
+        noise = gumbel(len(scores), generator).to(scores.device)
+        wanted = torch.add(noise, wanted, alpha=1 / temperature)
+    wanted = wanted.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
     best = torch.topk(wanted, size, sorted=False)
     if torch.isneginf(best.values).any():
         finite = int(torch.isfinite(scores).sum())

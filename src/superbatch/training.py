@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from superbatch.record import Recorder
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed, generator
 from superbatch.sources import Stream, plain
-from superbatch.types import Batch, LossSource, Role
+from superbatch.types import Batch, LossSource, Metrics, Role, View, to_device
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Status:
     title: str
     step: int
     steps: int
-    numbers: Mapping[str, float]
+    numbers: Metrics
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,10 @@ class Run:
             max_times_sampled=select.max_times_sampled,
         )
         view = build.view_of(config)
-        scored_view, self.learn_view = (
-            (view, plain) if config.score_view == "same" else (plain, view)
-        )
+        same = config.score_view == "same"
+        self.learn_view: View = plain if same else view
         self.stream = build.stream_of(
-            config, data, select.super_batch_size, "super-batches", scored_view
+            config, data, select.super_batch_size, "super-batches", view if same else plain
         )
         self.uniform = self._uniform_streams(view)
         self.result: ClassificationResult | None = None
@@ -137,7 +136,7 @@ class Run:
             roles.append("reference")
         return {role: build.learner_of(self.config, role, self.data, self.device) for role in roles}
 
-    def _uniform_streams(self, view: Any) -> dict[Role, Stream]:
+    def _uniform_streams(self, view: View) -> dict[Role, Stream]:
         if "reference" not in self.trained:
             return {}
         multiple = self.config.reference_training.batch_multiple
@@ -195,7 +194,7 @@ class Run:
         return self._conclude()
 
     def _on_device(self, stream: Stream) -> Iterator[Batch]:
-        return (build.to_device(batch, self.device) for batch in stream)
+        return (to_device(batch, self.device) for batch in stream)
 
     def _after(self, step: Step) -> None:
         """Between two turns: record, evaluate, checkpoint, stop."""
@@ -203,7 +202,7 @@ class Run:
         last = number == self.config.steps
         with self.clock("recording"):
             self.recorder.add(step)
-        row: dict[str, float] = {}
+        row: dict[str, float | int] = {}
         if last or number % record.evaluate_every == 0:
             row = self._evaluate()
         if row or number == 1 or number % record.log_every == 0:
@@ -218,7 +217,7 @@ class Run:
                 f"superbatch train --resume {self.folder.path}"
             )
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float | int]:
         with self.clock("evaluation"), self.trained["learner"].evaluated() as model:
             self.result = evaluate_classification(
                 model,
@@ -230,7 +229,7 @@ class Run:
         self.ledger.evaluate("learner", self.result.examples)
         return self.result.metrics()
 
-    def _log(self, step: Step, evaluated: Mapping[str, float]) -> None:
+    def _log(self, step: Step, evaluated: Metrics) -> None:
         row = self.recorder.row(step)
         row["seconds"] = round(self.training_seconds(), 3)
         row["flops/paper"] = self.ledger.total("paper")
@@ -285,7 +284,7 @@ class Run:
             stream.load_state_dict(state["uniform"][role])
         self.bank.load_state_dict(
             state["bank"],
-            lambda draws: build.to_device(self.stream.read(draws.cpu().numpy()), self.device),
+            lambda draws: to_device(self.stream.read(draws.cpu().numpy()), self.device),
         )
         self.ledger.load_state_dict(state["ledger"])
         self.recorder.load_state_dict(state["recorder"])

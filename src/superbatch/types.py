@@ -26,8 +26,8 @@ LossSource = Callable[[Batch], Float[Tensor, " n"]]
 View = Callable[[Batch], Batch]
 """The same examples, seen differently: augmented, or left as they are."""
 
-Metrics = Mapping[str, float]
-"""Numbers by name, ``role/quantity``."""
+Metrics = Mapping[str, float | int]
+"""Numbers by name, ``role/quantity``; counts are whole."""
 
 
 def size(batch: Batch) -> int:

@@ -67,9 +67,10 @@ def write_rich_run(
 ) -> Path:
     """A finished run with everything that training logs; ``rate`` is how fast it learns."""
     folder.mkdir(parents=True)
-    random = np.random.default_rng([seed, len(recipe)])
+    random = np.random.default_rng([seed, *recipe.encode()])
     names = class_names or CLASSES
-    select = {"criterion": recipe, "super_batch_size": super_batch, "temperature": 1.0}
+    criterion = "learnability" if recipe == "classact" else recipe
+    select = {"criterion": criterion, "super_batch_size": super_batch, "temperature": 1.0}
     config = {
         "recipe": recipe,
         "seed": seed,
@@ -172,12 +173,16 @@ def _summary(
 ) -> dict:
     selects = config["recipe"] != "uniform"
     total = last["flops/full"]
-    by_role = {"learner": {"forward": total * 0.28, "backward": total * 0.56}}
+    by_role = {"learner": {"score": 0, "learn": total, "pretrain": 0, "evaluate": 0.1 * total}}
     if selects:
-        by_role["online"] = {"score": total * 0.02, "forward": total * 0.02}
-        by_role["reference"] = {"score": total * 0.03, "training": 2.2e10}
+        scored, pretrained = 0.03 * total, 2.2e10
+        by_role["online"] = {"score": scored, "learn": scored, "pretrain": 0}
+        by_role["reference"] = {"score": scored, "learn": 0, "pretrain": pretrained}
+        by_role["learner"]["learn"] = total - 3 * scored - pretrained
     per_class = np.clip(last["val/accuracy"] + 0.06 * random.normal(size=len(names)), 0, 1)
-    phases = {"data": 5.0, "score": 8.0, "learn": 36.0, "evaluate": 3.0}
+    phases = {"data": 5.0, "learner": 36.0, "evaluation": 3.0, "recording": 0.4}
+    if selects:
+        phases |= {"scoring": 8.0, "online": 2.0, "selection": 0.5}
     return {
         "recipe": config["recipe"],
         "seed": config["seed"],

@@ -6,8 +6,8 @@ from superbatch.report.scaling import fit_power_law
 
 def test_a_law_without_noise_is_found_again():
     # accuracy = 0.9 - 40 x^-0.5: at 1 600 updates 0.9 - 1 = -0.1, at 6 400 0.4, at 25 600 0.65.
-    budgets = [1600.0, 6400.0, 25600.0, 102400.0]
-    law = fit_power_law(budgets, [-0.1, 0.4, 0.65, 0.775])
+    budgets = np.array([1600.0, 6400.0, 25600.0, 102400.0])
+    law = fit_power_law(budgets, np.array([-0.1, 0.4, 0.65, 0.775]))
     assert law.offset.mean == pytest.approx(0.9, abs=1e-6)
     assert law.exponent.mean == pytest.approx(0.5, abs=1e-6)
     # The factor is at the geometric mean of the budgets, 12 800: 40 / sqrt(12 800) = 0.353553.
@@ -19,7 +19,7 @@ def test_a_law_without_noise_is_found_again():
 
 def test_a_falling_loss_has_a_positive_factor():
     # loss = 1 + 8 / x
-    law = fit_power_law([1.0, 2.0, 4.0, 8.0], [9.0, 5.0, 3.0, 2.0])
+    law = fit_power_law(np.array([1.0, 2.0, 4.0, 8.0]), np.array([9.0, 5.0, 3.0, 2.0]))
     assert law.offset.mean == pytest.approx(1, abs=1e-5)
     assert law.exponent.mean == pytest.approx(1, abs=1e-5)
     assert law.factor.mean > 0
@@ -37,7 +37,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 
 
 def test_too_few_budgets_have_no_law_and_three_have_no_interval():
-    assert fit_power_law([1.0, 2.0, 2.0], [1.0, 2.0, 2.1]) is None
-    law = fit_power_law([1.0, 2.0, 4.0], [9.0, 5.0, 3.0])
+    assert fit_power_law(np.array([1.0, 2.0, 2.0]), np.array([1.0, 2.0, 2.1])) is None
+    law = fit_power_law(np.array([1.0, 2.0, 4.0]), np.array([9.0, 5.0, 3.0]))
     assert law.offset.mean == pytest.approx(1, abs=1e-4)
     assert law.offset.low is None

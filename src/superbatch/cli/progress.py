@@ -79,9 +79,8 @@ class Bars:
             self._said = now
             left = f"{(status.steps - status.step) / rate:.0f} s left" if rate else ""
             place = f"{status.step}/{status.steps}"
-            self._console.print(
-                "  ".join((status.title, place, speed, left, described(numbers))), highlight=False
-            )
+            line = "  ".join(filter(None, (status.title, place, speed, left, described(numbers))))
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _bar(self, status: Status, speed: str, text: str) -> None:
         if status.title not in self._tasks:
@@ -157,8 +156,9 @@ def costs(summary: Mapping[str, Any]) -> Table:
     table.add_column("", justify="right")
     left = [
         (f"{role}, {kind}", f"{si(value)}")
-        for role, kinds in flops["by_role"].items()
+        for role, kinds in sorted(flops["by_role"].items())
         for kind, value in kinds.items()
+        if value
     ]
     left += [("paper's accounting", si(flops["paper"])), ("full accounting", si(flops["full"]))]
     right = [(phase, f"{value:.1f}") for phase, value in seconds.items()]

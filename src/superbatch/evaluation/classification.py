@@ -32,7 +32,7 @@ class ClassificationResult:
         """The lowest accuracy of a class that has examples."""
         return min(share for share in self.per_class if share is not None)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | int]:
         """The numbers of a row in ``metrics.jsonl``."""
         return {
             "val/accuracy": self.top1,

@@ -97,6 +97,8 @@ def vit_forward_flops(
     ``prefix_tokens`` are those that are no patch: a class token, registers. Our models have none.
     Equals torch's own counter on the meta device to the last integer (a test holds it to that).
     """
+    if classes < 0:
+        raise ConfigError(f"classes ({classes}) must be at least 0, which is no head")
     patches = patches_per_side(patch, image_size) ** 2
     embedding = 2 * patches * patch**2 * channels * size.width
     blocks = transformer_forward_flops(

@@ -16,10 +16,11 @@ AXES = {
     "seconds": "seconds",
     "examples_learned": "examples learned",
     "examples_seen": "examples seen",
+    "examples_unique": "unique examples learned",
 }
 """The axes a curve can be drawn over, by the name they are logged under."""
 
-POINTS = 400
+POINTS = 200
 """The most points of one curve that are kept."""
 
 

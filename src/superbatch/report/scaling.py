@@ -1,7 +1,6 @@
 """Scaling curves: a power law with an offset through what several budgets reached."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,26 +32,25 @@ class PowerLaw:
         return np.asarray(_law(x / self.scale, *values), dtype=np.float64)
 
 
-def fit_power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw | None:
+def fit_power_law(x: Column, y: Column) -> PowerLaw | None:
     """The least-squares law through budgets ``x`` > 0 and what they reached, ``y``.
 
     A rising ``y`` has a negative factor, and the offset is what it tends to. None below three
     different budgets, and where no law fits better than any other.
     """
-    budget, value = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
-    if len(np.unique(budget)) < 3:
+    if len(np.unique(x)) < 3:
         return None
-    scale = float(np.exp(np.log(budget).mean()))
-    fit = _best_fit(budget / scale, value)
+    scale = float(np.exp(np.log(x).mean()))
+    fit = _best_fit(x / scale, y)
     if fit is None:
         return None
     parameters, covariance = fit
-    freedom = len(value) - 3
-    intervals = [
+    freedom = len(y) - 3
+    offset, factor, exponent = (
         _interval(float(mean), float(variance), freedom)
         for mean, variance in zip(parameters, np.diag(covariance), strict=True)
-    ]
-    return PowerLaw(*intervals, scale=scale)
+    )
+    return PowerLaw(offset, factor, exponent, scale)
 
 
 def _law(x: Column, offset: float, factor: float, exponent: float) -> Column:

@@ -18,12 +18,16 @@ Ids = NDArray[np.int64]
 CHUNK = 2_000_000
 """Rows held in memory at once."""
 
+NEVER = np.iinfo(np.int64).max
+"""The step of what did not happen."""
+
 
 @dataclass(frozen=True)
 class Choices:
     """One row an example id, ids ascending.
 
-    ``seen`` times scored, ``chosen`` times learned; ``means`` over the times it was scored:
+    ``seen`` times scored, ``chosen`` times learned, first at step ``first_chosen`` (`NEVER` where
+    never); ``last_step`` is the last one written. ``means`` over the times it was scored:
     ``"score"``, ``"wish"`` (the score in standard deviations of its own step's scores, so that
     early and late steps compare) and ``"loss/<role>"``. NaN where there was no finite value.
     """
@@ -31,20 +35,30 @@ class Choices:
     ids: Ids
     seen: Ids
     chosen: Ids
+    first_chosen: Ids
+    last_step: int
     means: Mapping[str, Column]
 
-    def histogram(self, most: int = 8) -> list[tuple[str, int]]:
-        """How many examples were chosen 0, 1, 2 ... times; ``most`` and more in one."""
-        counts = np.bincount(np.minimum(self.chosen, most), minlength=1)
-        names = [str(times) for times in range(len(counts))]
-        if len(counts) > most:
-            names[most] += "+"
+    def unique_learned(self, steps: Column) -> Column:
+        """How many different examples were learned up to each of ``steps``; NaN beyond the last."""
+        first = np.sort(self.first_chosen[self.chosen > 0])
+        count = np.searchsorted(first, steps, side="right").astype(np.float64)
+        return np.where(steps <= self.last_step, count, np.nan)
+
+    def histogram(self, bins: int = 12) -> list[tuple[str, int]]:
+        """How many examples were chosen never, and how many how often, in at most ``bins`` bins."""
+        width = max(1, -(-int(self.chosen.max(initial=0)) // bins))
+        counts = np.bincount(-(-self.chosen // width), minlength=2)
+        names = ["0"]
+        for last in range(width, width * len(counts), width):
+            names.append(str(last) if width == 1 else f"{last - width + 1}\u2013{last}")
         return list(zip(names, counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class _Sums:
     ids: Ids
+    first_chosen: Ids
     sums: Mapping[str, Column]
 
 
@@ -55,7 +69,9 @@ def read_choices(run: Run) -> Choices | None:
         RunError: a part is broken, or has no id.
     """
     total: _Sums | None = None
+    last_step = 0
     for table in _tables(run.folder / "selection"):
+        last_step = max(last_step, int(_column(table, "step").max(initial=0)))
         part = _add(_rows(table))
         total = part if total is None else _add(_joined(total, part))
     if total is None:
@@ -64,11 +80,11 @@ def read_choices(run: Run) -> Choices | None:
     names = [name for name in sums if f"count {name}" in sums]
     means = {name: _ratio(sums[name], sums[f"count {name}"]) for name in names}
     seen, chosen = (sums[name].astype(np.int64) for name in ("seen", "chosen"))
-    return Choices(total.ids, seen, chosen, means)
+    return Choices(total.ids, seen, chosen, total.first_chosen, last_step, means)
 
 
 def _ratio(sums: Column, counts: Column) -> Column:
-    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _tables(folder: Path) -> Iterator[pa.Table]:
@@ -101,7 +117,9 @@ def _rows(table: pa.Table) -> _Sums:
     for name, column in values.items():
         finite = np.isfinite(column)
         sums |= {name: np.where(finite, column, 0.0), f"count {name}": finite.astype(np.float64)}
-    return _Sums(table["id"].to_numpy().astype(np.int64), sums)
+    chosen = np.asarray(table["chosen"].to_numpy(), dtype=bool)
+    first_chosen = np.where(chosen, table["step"].to_numpy().astype(np.int64), NEVER)
+    return _Sums(table["id"].to_numpy().astype(np.int64), first_chosen, sums)
 
 
 def _column(table: pa.Table, name: str) -> Column:
@@ -127,7 +145,9 @@ def _add(rows: _Sums) -> _Sums:
         name: np.bincount(group, column, minlength=len(ids)).astype(np.float64)
         for name, column in rows.sums.items()
     }
-    return _Sums(ids, sums)
+    first_chosen = np.full(len(ids), NEVER)
+    np.minimum.at(first_chosen, group, rows.first_chosen)
+    return _Sums(ids, first_chosen, sums)
 
 
 def _joined(first: _Sums, second: _Sums) -> _Sums:
@@ -136,4 +156,5 @@ def _joined(first: _Sums, second: _Sums) -> _Sums:
 
     names = dict.fromkeys([*first.sums, *second.sums])
     sums = {name: np.concatenate([column(first, name), column(second, name)]) for name in names}
-    return _Sums(np.concatenate([first.ids, second.ids]), sums)
+    first_chosen = np.concatenate([first.first_chosen, second.first_chosen])
+    return _Sums(np.concatenate([first.ids, second.ids]), first_chosen, sums)

@@ -4,47 +4,59 @@ from rich.markup import escape
 from rich.table import Table
 
 from superbatch.report.speedup import Comparison, RecipeSummary
-from superbatch.report.statistics import Spread
+from superbatch.report.statistics import Interval, Spread
+
+
+HEADER = (
+    "recipe",
+    "seeds",
+    "best",
+    "final",
+    "difference ± 95 %",
+    "updates to baseline's best",
+    "saved: updates",
+    "saved: FLOPs, paper",
+    "saved: FLOPs, full",
+    "saved: seconds",
+)
+SPEEDUPS = (
+    "learner_speedup",
+    "compute_speedup_paper",
+    "compute_speedup_full",
+    "seconds_speedup",
+)
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """One row a recipe: metric, difference to the baseline, and the four speed-ups."""
     title = f"{comparison.metric} against {comparison.baseline or 'no baseline'}"
     table = Table(title=escape(title), title_justify="left")
-    table.add_column("recipe")
-    for name in ("seeds", "best", "final", "difference [95 %]", "updates to baseline"):
-        table.add_column(name, justify="right")
-    for name in ("updates", "FLOPs, paper", "FLOPs, full", "seconds"):
-        table.add_column(f"saved:\n{name}", justify="right")
-    for summary in comparison.summaries:
-        table.add_row(*map(escape, _row(summary)))
+    for name in HEADER:
+        table.add_column(name, justify="left" if name == "recipe" else "right")
+    for row in table_rows(comparison):
+        table.add_row(*map(escape, row))
     return table
 
 
+def table_rows(comparison: Comparison) -> list[list[str]]:
+    """The cells under `HEADER`, one row a recipe."""
+    return [_row(summary) for summary in comparison.summaries]
+
+
 def _row(summary: RecipeSummary) -> list[str]:
-    values = summary.spreads
-    difference = summary.final_difference
+    values, difference = summary.spreads, summary.final_difference
     seeds = len(summary.seeds)
-    missed = "not reached" if not summary.reached else f"{summary.reached} of {seeds} reached"
+    missed = f"{summary.reached} of {seeds} reached" if summary.reached else "not reached"
+    missed = "-" if difference.mean is None else missed
     updates = values["updates_to_baseline"]
     return [
         summary.recipe,
         str(seeds),
         plus_minus(values["best"], "{:.4f}"),
         plus_minus(values["final"], "{:.4f}"),
-        "-"
-        if summary.is_baseline
-        else signed_interval(difference.mean, difference.low, difference.high),
+        "-" if summary.is_baseline else signed_interval(difference),
         missed if updates.mean is None else plus_minus(updates, "{:,.0f}"),
-        *(
-            "-" if summary.is_baseline else percent(values[key])
-            for key in (
-                "learner_speedup",
-                "compute_speedup_paper",
-                "compute_speedup_full",
-                "seconds_speedup",
-            )
-        ),
+        *("-" if summary.is_baseline else percent(values[key]) for key in SPEEDUPS),
     ]
 
 
@@ -64,8 +76,10 @@ def percent(value: Spread) -> str:
     return f"{100 * value.mean:+.1f}{tail} %"
 
 
-def signed_interval(mean: float | None, low: float | None, high: float | None) -> str:
-    """``+0.0123 [-0.0010, +0.0256]``, without the interval where there is none."""
-    if mean is None:
+def signed_interval(difference: Interval) -> str:
+    """``+0.0123 ± 0.0133``: the mean and half of the interval around it, where there is one."""
+    if difference.mean is None:
         return "-"
-    return f"{mean:+.4f}" + ("" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]")
+    if difference.high is None:
+        return f"{difference.mean:+.4f}"
+    return f"{difference.mean:+.4f} ± {difference.high - difference.mean:.4f}"

@@ -27,8 +27,10 @@ def verdict(comparison: Comparison) -> Verdict:
     if all(summary.spreads["best"].mean is None for summary in comparison.summaries):
         return Verdict("No run has been evaluated yet.", notes)
     others.sort(key=_saving, reverse=True)
-    headline, *more = (_headline(comparison, summary) for summary in others)
-    return Verdict(headline, (*more, *(_at_the_end(comparison, s) for s in others), *notes))
+    headline, *details = (_headline(comparison, summary) for summary in others)
+    for summary in others:
+        details += [*_other_costs(summary), _at_the_end(comparison, summary)]
+    return Verdict(headline, (*details, *notes))
 
 
 def _saving(summary: RecipeSummary) -> float:
@@ -46,26 +48,25 @@ def _headline(comparison: Comparison, summary: RecipeSummary) -> str:
     if summary.reached < count:
         return f"{name} reached {target} with {summary.reached} of {count} seeds only."
     learner = _change(summary, "learner_speedup", "learner updates")
-    paper = _change(summary, "compute_speedup_paper", "FLOPs")
-    full = _change(summary, "compute_speedup_full", "FLOPs")
+    full = _change(summary, "compute_speedup_full", "FLOPs in all")
     if learner is None or full is None:
         return f"{name} reached {target}."
-    saving = _saving(summary)
-    word = "pays" if saving > 0 else "does not pay"
-    paper = f" ({paper.removesuffix(' FLOPs')} in the paper's accounting)" if paper else ""
+    word = "pays" if _saving(summary) > 0 else "does not pay"
+    return f"{name} {word}: it reached {target} with {learner} and {full}."
+
+
+def _other_costs(summary: RecipeSummary) -> list[str]:
+    paper = _change(summary, "compute_speedup_paper", "FLOPs in the paper's accounting")
     seconds = _change(summary, "seconds_speedup", "seconds")
-    seconds = f" and {seconds}" if seconds else ""
-    return (
-        f"{name} {word}: it reached {target} with {learner}, {full} counting everything"
-        f"{paper}{seconds}."
-    )
+    costs = " and ".join(cost for cost in (paper, seconds) if cost)
+    return [f"{summary.recipe} took {costs}."] if costs else []
 
 
 def _change(summary: RecipeSummary, key: str, unit: str) -> str | None:
     value = summary.spreads[key].mean
     if value is None:
         return None
-    return f"{100 * abs(value):.1f} % {'fewer' if value >= 0 else 'more'} {unit}"
+    return f"{100 * abs(value):.1f}\u00a0% {'fewer' if value >= 0 else 'more'} {unit}"
 
 
 def _at_the_end(comparison: Comparison, summary: RecipeSummary) -> str:
@@ -73,15 +74,19 @@ def _at_the_end(comparison: Comparison, summary: RecipeSummary) -> str:
     if difference.mean is None:
         return f"{summary.recipe} and {comparison.baseline} have no final value to compare."
     text = (
-        f"At the end {summary.recipe} is at {comparison.metric} {difference.mean:+.4f} "
-        f"against {comparison.baseline}"
+        f"The final {comparison.metric} of {summary.recipe} is {_signed(difference.mean)} "
+        f"from {comparison.baseline}'s"
     )
     if difference.low is None or difference.high is None:
         return f"{text}, with one seed; several would show whether that is chance."
+    interval = f"95\u00a0% interval {_signed(difference.low)} to {_signed(difference.high)}"
     inside = difference.low <= 0 <= difference.high
-    meaning = "which could be chance" if inside else "more than chance would give"
-    interval = f"95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
+    meaning = "which could be chance" if inside else "more than chance explains"
     return f"{text} ({interval}, {len(summary.seeds)} seeds), {meaning}."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "\u2212")
 
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:

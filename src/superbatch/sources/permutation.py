@@ -13,7 +13,6 @@ EPOCH, FLIP, CROP, RAND_AUGMENT = range(4)
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_ROUNDS = 6
 
 
 def permuted(
@@ -26,7 +25,8 @@ def permuted(
     ``[0, length)``; ``length`` is at least 1 and at most 2**62.
     """
     bits = max(2, (length - 1).bit_length())
-    keys = random_bits(seed, np.arange(_ROUNDS), stream=-1).astype(np.uint32)
+    rounds = 6 if bits > 16 else 16  # halves of few bits take more rounds to forget each other
+    keys = random_bits(seed, np.arange(rounds), stream=-1).astype(np.uint32)
     values = _shuffled(positions, bits, keys)
     outside = np.flatnonzero(values >= length)
     while outside.size:

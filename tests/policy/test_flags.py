@@ -1,0 +1,53 @@
+"""Flags are frozen: scripts rely on them. A new one is added here on purpose, or not at all."""
+
+from superbatch.config import Config, Section
+
+
+FLAGS = """
+actors.kind
+data.crop_padding data.eval_label data.eval_path data.evaluation_fraction data.flip
+data.holdout_fraction data.image data.image_size data.label data.label_noise data.memory_gb
+data.part data.path data.rand_augment data.seed data.truth data.workers
+device
+models.learner models.online models.reference
+optimise.beta2 optimise.bf16 optimise.clip_norm optimise.compile optimise.ema_decay
+optimise.label_smoothing optimise.learning_rate optimise.micro_batch_size
+optimise.warmup_fraction optimise.weight_decay
+out recipe
+record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
+record.log_every record.selection record.tensorboard
+reference
+reference_training.batch_multiple reference_training.data
+reference_training.learning_rate_ratio reference_training.steps
+score_view seed
+select.bank_super_batches select.criterion select.max_times_sampled select.sub_batch_size
+select.super_batch_size select.temperature
+steps
+""".split()
+
+
+def flags(section: type[Section], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names += flags(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def test_the_flags_are_the_frozen_ones():
+    assert sorted(flags(Config)) == sorted(FLAGS)
+
+
+def test_every_flag_says_what_it_does():
+    def described(section):
+        for name, field in section.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from described(kind)
+            else:
+                yield name, field.description
+
+    assert not [name for name, text in described(Config) if not text]

@@ -1,0 +1,148 @@
+"""A run that is killed at any instant and resumed is the run that was never interrupted."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from superbatch import training
+from superbatch.recipes import recipe
+from superbatch.training import Stopped, Surroundings
+
+
+def config(name, out, **sections):
+    base = recipe(name).changed(
+        steps=30,
+        seed=1,
+        out=str(out),
+        models={"learner": "mu-1000/4", "online": "mu-2400/4", "reference": "mu-2400/4"},
+        select={"super_batch_size": 32, "sub_batch_size": 16},
+        data={"flip": True, "crop_padding": 1, "label_noise": 0.2},
+        record={"log_every": 1, "evaluate_every": 10, "checkpoint_every": 4},
+    )
+    return base.changed(**sections)
+
+
+def without_time(row):
+    return {name: value for name, value in row.items() if not name.startswith("seconds")}
+
+
+def outcome(folder):
+    """Everything a run leaves that is not a time or a path."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    parts = sorted((folder / "selection").glob("*.parquet"))
+    chosen = pa.concat_tables([pq.read_table(part) for part in parts])
+    weights = {
+        path.name: {n: v.tolist() for n, v in load_file(path).items()}
+        for path in sorted((folder / "checkpoints").glob("*.safetensors"))
+    }
+    summary = without_time(json.loads((folder / "summary.json").read_text()))
+    for name in ("checkpoint", "reference"):
+        summary.pop(name)
+    return [without_time(row) for row in metrics], chosen.to_pydict(), weights, summary
+
+
+def stop_after(count):
+    """A stop that is asked for after ``count`` steps."""
+    asked = iter(range(10**6))
+    return Surroundings(stop=lambda: next(asked) + 1 >= count)
+
+
+@pytest.mark.parametrize(
+    ("name", "sections"),
+    [
+        ("classact", {}),
+        ("classact", {"select": {"bank_super_batches": 3, "temperature": 0.5}}),
+        ("classact_online", {"reference_training": {"batch_multiple": 2}}),
+        ("rho_loss", {"score_view": "plain", "optimise": {"ema_decay": 0.9}}),
+        ("uniform", {}),
+    ],
+)
+def test_stopped_and_resumed_is_identical(name, sections, tmp_path):
+    training.start(config(name, tmp_path / "through", **sections))
+    interrupted = config(name, tmp_path / "interrupted", **sections)
+    with pytest.raises(Stopped, match="continue with superbatch train --resume"):
+        training.start(interrupted, stop_after(7))
+    for count in (1, 9):
+        with pytest.raises(Stopped):
+            training.resume(tmp_path / "interrupted", stop_after(count))
+    training.resume(tmp_path / "interrupted")
+    assert outcome(tmp_path / "interrupted") == outcome(tmp_path / "through")
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def program(*arguments):
+    """``superbatch train`` as a process of its own."""
+    # Two cores would split sums by what else runs on them; one gives the same bits every time.
+    return subprocess.Popen(
+        [sys.executable, "-m", "superbatch", "train", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_and_resumed_is_identical(tmp_path):
+    steps = {"steps": 80, "reference_training": {"steps": 12}}
+    through = tmp_path / "through.json"
+    through.write_text(config("classact", tmp_path / "through", **steps).model_dump_json())
+    assert program("--config", str(through)).wait() == 0
+    whole = config("classact", tmp_path / "killed", **steps)
+    settings = tmp_path / "settings.json"
+    settings.write_text(whole.model_dump_json())
+    chance = random.Random(0)
+    kills = 0
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    command = ["--config", str(settings)]
+    while True:
+        child = program(*command)
+        # Wait until it has gone on for some steps, then a random moment more.
+        enough = lines(metrics) + chance.randint(2, 9)
+        while kills < 6 and child.poll() is None and lines(metrics) < enough:
+            time.sleep(0.002)
+        if kills == 6 or child.poll() is not None:
+            assert child.wait() == 0
+            break
+        time.sleep(chance.random() * 0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        kills += 1
+        command = ["--resume", str(tmp_path / "killed")]
+    assert kills >= 5
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "through")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint(which, tmp_path):
+    out = tmp_path / "run"
+    settings = tmp_path / "settings.json"
+    settings.write_text(
+        config("uniform", out, steps=100_000, record={"checkpoint_every": 10**6}).model_dump_json()
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-m", "superbatch", "train", "--config", str(settings)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while lines(out / "metrics.jsonl") < 3:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(which)
+    said = child.communicate()[1]
+    assert child.returncode == 1
+    assert "continue with superbatch train --resume" in said
+    assert "Traceback" not in said
+    assert len(list((out / "checkpoints").glob("step-*.pt"))) == 1
