@@ -71,10 +71,10 @@ def test_a_changed_vision_transformer_is_counted_not_assumed():
     # 2*48*100 + 2*100*10 in place of 2*48*10
     assert forward_flops(model, torch.zeros(1, 1, 8, 8)) == plain - 960 + 9600 + 2000
     model.blocks[1].mlp.fc1 = nn.Sequential(nn.Linear(48, 8), nn.Linear(8, 192))
-    # 4 tokens through 2*(48*8 + 8*192) in place of 2*48*192
+    # 5 tokens through 2*(48*8 + 8*192) in place of 2*48*192
     assert (
         forward_flops(model, torch.zeros(1, 1, 8, 8))
-        == plain - 960 + 9600 + 2000 - 4 * 18432 + 4 * 3840
+        == plain - 960 + 9600 + 2000 - 5 * 18432 + 5 * 3840
     )
 
 

@@ -21,6 +21,7 @@ from superbatch.evaluation import ClassificationResult, evaluate_classification
 from superbatch.flops import Ledger, forward_flops
 from superbatch.learner import Learner, loss_source
 from superbatch.loop import Step, train
+from superbatch.mirror import Mirror, nowhere, tensorboard
 from superbatch.recipes import recipe, resolved
 from superbatch.record import Recorder
 from superbatch.run import RunFolder
@@ -126,6 +127,7 @@ class Run:
         )
         self.uniform = self._uniform_streams(view)
         self.result: ClassificationResult | None = None
+        self.mirror: Mirror = nowhere
         torch.manual_seed(derived_seed(config.seed, "global"))
 
     def _learners(self, alongside: bool) -> dict[Role, Learner]:
@@ -171,6 +173,8 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Run from the newest checkpoint (or the start) to the end; the summary."""
         first = self._restore()
+        if self.config.record.tensorboard:
+            self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
         losses = {role: learner.losses for role, learner in self.trained.items()}
         if self.fixed_reference is not None:
             losses["reference"] = self.fixed_reference
@@ -236,6 +240,7 @@ class Run:
         row["flops/full"] = self.ledger.total("full")
         row |= evaluated
         self.folder.append_metrics(row)
+        self.mirror(step.number, row)
         self.around.watch(Status(self.config.recipe, step.number, self.config.steps, row))
 
     def training_seconds(self) -> float:

@@ -13,7 +13,7 @@ LAYERS = [
     ["bank", "learner", "cost", "flops"],
     ["actors", "evaluation"],
     ["loop"],
-    ["run", "checkpoint", "record"],
+    ["run", "checkpoint", "record", "mirror"],
     ["config", "build", "recipes", "training"],
     ["report"],
     ["cli", "__main__"],

@@ -17,7 +17,7 @@ from superbatch.flops import forward_flops
 from superbatch.models.build import build_model
 from superbatch.recipes import RECIPES, recipe
 from superbatch.seeds import derived_seed
-from superbatch.sources.permutation import permuted
+from superbatch.sources import permuted
 
 
 TINY = {"learner": "mu-1000/4", "online": "mu-2400/4", "reference": "mu-2400/4"}
@@ -60,8 +60,9 @@ def test_uniform_is_a_plain_pytorch_loop(tmp_path):
         classes=10,
         seed=derived_seed(3, "weights", "learner"),
     )
-    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and n != "pos_embed"]
-    others = [p for n, p in model.named_parameters() if p.ndim < 2 or n == "pos_embed"]
+    tokens = ("pos_embed", "cls_token")
+    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and n not in tokens]
+    others = [p for n, p in model.named_parameters() if p.ndim < 2 or n in tokens]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
         fused=True,

@@ -91,7 +91,9 @@ class Browser:
 
     def value(self, expression: str) -> Any:
         """What ``expression`` is in the page, as JSON."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

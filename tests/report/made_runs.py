@@ -99,14 +99,21 @@ def write_rich_run(
         for step in range(5, steps + 1, 5)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if selects:
-        write_selection(folder, random, steps=steps, super_batch=super_batch, pool=pool)
+    write_selection(
+        folder, random, steps=steps, super_batch=super_batch, pool=pool, selects=selects
+    )
     (folder / "summary.json").write_text(json.dumps(_summary(config, rows[-1], random, names)))
     return folder
 
 
 def write_selection(
-    folder: Path, random: np.random.Generator, *, steps: int, super_batch: int, pool: int
+    folder: Path,
+    random: np.random.Generator,
+    *,
+    steps: int,
+    super_batch: int,
+    pool: int,
+    selects: bool,
 ) -> None:
     """Parts of 200 steps; an example's wish is its own, so that some are never chosen."""
     (folder / "selection").mkdir()
@@ -115,20 +122,20 @@ def write_selection(
         last = min(first + 199, steps)
         count = (last - first + 1) * super_batch
         ids = random.integers(0, pool, count)
-        score = (0.3 * wish[ids] + 0.1 * random.normal(size=count)).astype(np.float32)
-        order = score.reshape(-1, super_batch).argsort(axis=1).argsort(axis=1)
-        reference = random.gamma(2.0, 0.5, count).astype(np.float32)
-        table = pa.table(
-            {
-                "step": np.repeat(np.arange(first, last + 1, dtype=np.int32), super_batch),
-                "id": ids,
-                "score": score,
-                "chosen": (order >= super_batch // 2).reshape(-1),
-                "loss/online": reference + score,
-                "loss/reference": reference,
-            }
-        )
-        pq.write_table(table, folder / "selection" / f"{first:08d}-{last:08d}.parquet")
+        noise = random.normal(size=count)
+        drawn_by = 0.3 * wish[ids] + 0.1 * noise if selects else noise
+        place = drawn_by.reshape(-1, super_batch).argsort(axis=1).argsort(axis=1)
+        columns = {
+            "step": np.repeat(np.arange(first, last + 1, dtype=np.int32), super_batch),
+            "id": ids,
+            "score": (drawn_by if selects else np.zeros(count)).astype(np.float32),
+            "chosen": (place >= super_batch // 2).reshape(-1),
+        }
+        if selects:
+            reference = random.gamma(2.0, 0.5, count)
+            columns["loss/online"] = (reference + drawn_by).astype(np.float32)
+            columns["loss/reference"] = reference.astype(np.float32)
+        pq.write_table(pa.table(columns), folder / "selection" / f"{first:08d}-{last:08d}.parquet")
 
 
 def _row(
@@ -201,3 +208,29 @@ def _summary(
         "checkpoint": "checkpoints/last",
         "selection": {"clean_share": 0.9, "clean_share_pool": 0.82},
     }
+
+
+class MadeExamples:
+    """Pictures made on the spot with every ``read``: a wave for each class, ids 0 to ``pool``."""
+
+    def __init__(self, class_names: list[str], pool: int = 2000) -> None:
+        random = np.random.default_rng(3)
+        self.ids = np.arange(pool)
+        self.labels = random.integers(0, len(class_names), pool)
+        self.class_names = class_names
+        wrong = random.random(pool) < 0.15
+        others = random.integers(0, len(class_names), pool)
+        self.truth = np.where(wrong, others, self.labels)
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        y, x = np.mgrid[:8, :8]
+        waves = [
+            [np.sin(x / (1 + label) + channel) * np.cos(y / (1 + label)) for channel in range(3)]
+            for label in self.labels[rows]
+        ]
+        return {
+            "id": self.ids[rows],
+            "image": (128 + 100 * np.array(waves)).astype(np.uint8),
+            "label": self.labels[rows],
+            "truth": self.truth[rows],
+        }

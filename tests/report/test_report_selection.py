@@ -65,6 +65,18 @@ def test_a_run_without_selection_files_has_no_choices(tmp_path):
     assert read_choices(read_run(write_run(tmp_path / "run", {1: 0.1}))) is None
 
 
+def test_an_example_that_the_bank_gives_later_was_scored_once(tmp_path):
+    folder = write_run(tmp_path / "run", {1: 0.1, 2: 0.2})
+    rows = [(1, 7, 1.0, False), (1, 5, 3.0, True), (2, 7, 1.0, True), (2, 5, 2.0, False)]
+    write_part(folder, "1-2", rows, online=[1.0, 1.0, float("nan"), 1.0])
+    choices = read_choices(read_run(folder))
+    assert choices.seen.tolist() == [2, 1]
+    assert choices.chosen.tolist() == [1, 1]
+    assert choices.first_chosen.tolist() == [1, 2]
+    # Step 2 scored one example only: it has no deviation from itself.
+    np.testing.assert_allclose(choices.means["wish"], [0.5, -1.0])
+
+
 def test_a_part_that_is_being_written_does_not_count(folder):
     (folder / "selection" / ".00000003-00000003.parquet.x1").write_bytes(b"PAR1")
     (folder / "selection" / ".half.parquet").write_bytes(b"PAR1")
@@ -95,8 +107,8 @@ def test_the_histogram_of_times_chosen():
     assert choices_of([0, 0, 1, 3]).histogram() == [("0", 2), ("1", 1), ("2", 0), ("3", 1)]
     # 25 times in 12 bins: three to a bin, the last of 25 to 27.
     wide = choices_of([0, 1, 3, 4, 25]).histogram()
-    assert wide[:3] == [("0", 1), ("1–3", 2), ("4–6", 1)]
-    assert wide[-1] == ("25–27", 1)
+    assert wide[:3] == [("0", 1), ("1-3", 2), ("4-6", 1)]
+    assert wide[-1] == ("25-27", 1)
     assert choices_of([0, 0]).histogram() == [("0", 2), ("1", 0)]
 
 

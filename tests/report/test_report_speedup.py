@@ -27,14 +27,17 @@ def compare(tmp_path, values, **costs):
 def test_reached_exactly_at_an_evaluation(tmp_path):
     # 0.6 at step 300: a quarter of the updates saved; 3600 FLOPs of 4000 in the paper's
     # accounting, 4500 in the full one.
-    result = compare(tmp_path, {100: 0.3, 200: 0.5, 300: 0.6, 500: 0.7}, paper=12, full=15)
+    result = compare(
+        tmp_path, {100: 0.3, 200: 0.5, 300: 0.6, 400: 0.7, 500: 0.68}, paper=12, full=15
+    )
     assert result.updates_to_baseline == 300
     assert result.learner_speedup == pytest.approx(0.25, abs=1e-12)
     assert result.compute_speedup_paper == pytest.approx(0.10, abs=1e-12)
     assert result.compute_speedup_full == pytest.approx(1 - 4500 / 4000, abs=1e-12)
     assert result.seconds_speedup == pytest.approx(0.25, abs=1e-12)
-    assert (result.best, result.final) == (0.7, 0.7)
-    assert result.final_difference == pytest.approx(0.15, abs=1e-12)
+    assert (result.best, result.final) == (0.7, 0.68)
+    # The baseline ends at 0.55, below its best.
+    assert result.final_difference == pytest.approx(0.13, abs=1e-12)
 
 
 def test_reached_between_two_evaluations(tmp_path):

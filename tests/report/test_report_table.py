@@ -1,4 +1,5 @@
 import io
+import re
 
 from made_runs import write_run
 from rich.console import Console
@@ -9,25 +10,39 @@ from superbatch.report.table import comparison_table
 
 
 def printed(tmp_path):
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=80)
     console.print(comparison_table(compare_runs(read_runs([tmp_path]))))
-    return console.file.getvalue()
+    lines = console.file.getvalue().splitlines()
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    return {row[0]: row[1:] for row in cells if row}
 
 
 def test_the_table_prints_shares_in_percent_and_says_not_reached(tmp_path):
     write_run(tmp_path / "u", {100: 0.3, 200: 0.5})
     write_run(tmp_path / "good", {100: 0.5, 200: 0.6}, recipe="good", full=25)
     write_run(tmp_path / "bad", {100: 0.1, 200: 0.2}, recipe="bad")
-    text = printed(tmp_path)
-    good = next(line for line in text.splitlines() if "good" in line)
-    assert "+50.0 %" in good
-    assert "-25.0 %" in good
-    assert "+0.1000" in good
-    bad = next(line for line in text.splitlines() if "bad" in line)
-    assert "not reached" in bad
+    table = printed(tmp_path)
+    assert table["recipe"] == ["uniform", "bad", "good"]
+    assert table["final"] == ["0.5000", "0.2000", "0.6000"]
+    assert table["difference ± 95 %"] == ["-", "-0.3000", "+0.1000"]
+    assert table["updates to baseline's best"] == ["200", "not reached", "100"]
+    assert table["saved: updates"] == ["-", "-", "+50.0 %"]
+    assert table["saved: FLOPs, full"] == ["-", "-", "-25.0 %"]
+
+
+def test_the_table_shows_the_spread_over_seeds(tmp_path):
+    for seed, best in enumerate((0.5, 0.7)):
+        write_run(tmp_path / f"u{seed}", {100: best}, seed=seed)
+        write_run(tmp_path / f"c{seed}", {100: 0.6}, recipe="c", seed=seed)
+    table = printed(tmp_path)
+    # Deviation of 0.5 and 0.7 with n - 1: 0.2 / sqrt(2).
+    assert table["best"] == ["0.6000 ± 0.1414", "0.6000 ± 0.0000"]
+    # Differences +0.1 and -0.1: 12.706 x 0.1414 / sqrt(2).
+    assert table["difference ± 95 %"] == ["-", "+0.0000 ± 1.2706"]
+    assert table["updates to baseline's best"] == ["100 ± 0", "1 of 2 reached"]
 
 
 def test_a_recipe_cannot_style_the_terminal(tmp_path):
     write_run(tmp_path / "u", {100: 0.3})
     write_run(tmp_path / "c", {100: 0.3}, recipe="[red]sly[/red]")
-    assert "[red]sly[/red]" in printed(tmp_path)
+    assert printed(tmp_path)["recipe"] == ["uniform", "[red]sly[/red]"]

@@ -90,11 +90,11 @@ def vit_forward_flops(
     image_size: int,
     channels: int = 3,
     classes: int = 0,
-    prefix_tokens: int = 0,
+    prefix_tokens: int = 1,
 ) -> int:
     """FLOPs of one image's forward pass: patch embedding, blocks, head (none if ``classes`` = 0).
 
-    ``prefix_tokens`` are those that are no patch: a class token, registers. Our models have none.
+    ``prefix_tokens`` are those that are no patch: our models, the usual ViTs, have a class token.
     Equals torch's own counter on the meta device to the last integer (a test holds it to that).
     """
     if classes < 0:

@@ -55,16 +55,13 @@ def line_chart(title: str, unit: str, lines: Sequence[tuple[int, Any, Any]]) -> 
     return {"title": title, "unit": unit, "lines": drawn}
 
 
-def scaling_chart(runs: Sequence[tuple[int, Run]], comparison: Comparison) -> dict[str, Any] | None:
-    """Best value over budgets with the fitted law; None where no recipe has three budgets.
-
-    ``runs`` come with the number of their colour.
-    """
-    best = {result.run: result.best for result in comparison.results}
+def scaling_chart(comparison: Comparison) -> dict[str, Any] | None:
+    """Best value over budgets with the fitted law; None where no recipe has three budgets."""
+    labels = list(dict.fromkeys(result.recipe for result in comparison.results))
     series = []
-    for recipe in dict.fromkeys(run.recipe for _, run in runs):
-        own = [(colour, run) for colour, run in runs if run.recipe == recipe]
-        points = [(run.last_step, best[run]) for _, run in own if best[run] is not None]
+    for recipe in dict.fromkeys(result.run.recipe for result in comparison.results):
+        own = [result for result in comparison.results if result.run.recipe == recipe]
+        points = [(result.run.last_step, result.best) for result in own if result.best is not None]
         x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
         law = fit_power_law(x, y)
         if law is None:
@@ -72,7 +69,7 @@ def scaling_chart(runs: Sequence[tuple[int, Run]], comparison: Comparison) -> di
         grid = np.geomspace(x.min(), 2 * x.max(), 60)
         series.append(
             {
-                "recipe": own[0][0],
+                "recipe": labels.index(own[0].recipe),
                 "name": recipe,
                 "x": numbers(x),
                 "y": numbers(y),

@@ -24,7 +24,11 @@ class Examples(Protocol):
 
     ids: Any
     labels: Any
-    class_names: Sequence[str]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """One name for each label."""
+        ...
 
     def read(self, rows: Any) -> Mapping[str, Any]:
         """The examples at ``rows``."""

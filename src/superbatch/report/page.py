@@ -45,6 +45,7 @@ class Selected:
     histogram: Sequence[tuple[str, int]]
     shares: Sequence[ClassShare]
     groups: Sequence[Group]
+    problem: str | None
 
 
 @dataclass(frozen=True)
@@ -64,32 +65,21 @@ def build_page(
     ``open_examples`` gives the data that the gallery shows; without it, or where it refuses, the
     page says that there are no pictures. All text from runs and data is escaped.
     """
-    choices = {run: read_choices(run) for run in runs}
-    axes = {run: _with_unique(run, choices[run]) for run in runs}
     by_recipe: dict[str, list[Run]] = {}
     for result in comparison.results:
         by_recipe.setdefault(result.recipe, []).append(result.run)
-    drawn = {recipe: [axes[run] for run in seeds] for recipe, seeds in by_recipe.items()}
     colours = _colours(comparison)
+    choices = {run: read_choices(run) for run in runs}
     examples, no_pictures = _open(runs[0], open_examples)
     labels = labels_of(examples) if examples is not None else None
-    diagnostics = charts.diagnostics_charts(drawn)
-    if labels is not None and (balance := _balance_chart(by_recipe, labels)):
-        diagnostics.append(balance)
     selected = [
         _selected(seeds[0], recipe, colours[recipe], found, examples, labels)
         for recipe, seeds in by_recipe.items()
         if (found := choices[seeds[0]]) is not None
     ]
-    scaling = charts.scaling_chart(
-        [(list(by_recipe).index(result.recipe), result.run) for result in comparison.results],
-        comparison,
-    )
-    payload = {
-        "recipes": [{"name": recipe, "colour": colours[recipe]} for recipe in by_recipe],
-        "main": charts.curves_chart(drawn, comparison),
-        "diagnostics": diagnostics,
-        "scaling": scaling,
+    drawn = {
+        recipe: [_with_unique(run, choices[run]) for run in seeds]
+        for recipe, seeds in by_recipe.items()
     }
     return _render(
         comparison=comparison,
@@ -97,7 +87,7 @@ def build_page(
         colours=colours,
         header=HEADER,
         rows=table_rows(comparison),
-        payload=payload,
+        payload=_payload(comparison, drawn, labels, colours),
         costs=[flops_by_role(by_recipe), seconds_by_phase(by_recipe)],
         selected=selected,
         no_pictures=no_pictures,
@@ -105,6 +95,24 @@ def build_page(
         settings=read_settings(by_recipe),
         runs=by_recipe,
     )
+
+
+def _payload(
+    comparison: Comparison,
+    runs: Mapping[str, Sequence[Run]],
+    labels: Labels | None,
+    colours: Mapping[str, int],
+) -> dict[str, Any]:
+    """What the script draws."""
+    diagnostics = charts.diagnostics_charts(runs)
+    if labels is not None and (balance := _balance_chart(runs, labels)):
+        diagnostics.append(balance)
+    return {
+        "recipes": [{"name": recipe, "colour": colours[recipe]} for recipe in runs],
+        "main": charts.curves_chart(runs, comparison),
+        "diagnostics": diagnostics,
+        "scaling": charts.scaling_chart(comparison),
+    }
 
 
 def _with_unique(run: Run, choices: Choices | None) -> Run:
@@ -115,9 +123,11 @@ def _with_unique(run: Run, choices: Choices | None) -> Run:
 
 
 def _colours(comparison: Comparison) -> dict[str, int]:
-    first = 0 if comparison.baseline is not None else 1
+    """0 for the baseline; the others share the rest."""
     recipes = [summary.recipe for summary in comparison.summaries]
-    return {recipe: (first + index) % COLOURS for index, recipe in enumerate(recipes)}
+    others = recipes if comparison.baseline is None else recipes[1:]
+    colours = {recipe: 1 + index % (COLOURS - 1) for index, recipe in enumerate(others)}
+    return {recipe: colours.get(recipe, 0) for recipe in recipes}
 
 
 def _open(run: Run, open_examples: OpenExamples | None) -> tuple[Examples | None, str | None]:
@@ -147,6 +157,7 @@ def _selected(
 ) -> Selected:
     criterion = str((run.config.get("select") or {}).get("criterion", ""))
     uniform = criterion == "uniform"
+    groups, problem = ((), None) if uniform else _gallery(choices, examples, criterion)
     return Selected(
         recipe,
         colour,
@@ -154,8 +165,19 @@ def _selected(
         examples=len(choices.ids),
         histogram=choices.histogram(),
         shares=class_shares(choices, labels) if labels is not None and not uniform else (),
-        groups=() if uniform else gallery(choices, examples, criterion=criterion),
+        groups=groups,
+        problem=problem,
     )
+
+
+def _gallery(
+    choices: Choices, examples: Examples | None, criterion: str
+) -> tuple[Sequence[Group], str | None]:
+    try:
+        return gallery(choices, examples, criterion=criterion), None
+    except (SuperbatchError, OSError) as error:
+        problem = f"There are no pictures: they could not be read ({error})."
+        return gallery(choices, None, criterion=criterion), problem
 
 
 def _changed(comparison: Comparison, colours: Mapping[str, int]) -> list[Changed]:

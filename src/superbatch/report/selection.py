@@ -51,7 +51,7 @@ class Choices:
         counts = np.bincount(-(-self.chosen // width), minlength=2)
         names = ["0"]
         for last in range(width, width * len(counts), width):
-            names.append(str(last) if width == 1 else f"{last - width + 1}\u2013{last}")
+            names.append(str(last) if width == 1 else f"{last - width + 1}-{last}")
         return list(zip(names, counts.tolist(), strict=True))
 
 
@@ -108,16 +108,17 @@ def _tables(folder: Path) -> Iterator[pa.Table]:
 
 
 def _rows(table: pa.Table) -> _Sums:
-    score = _column(table, "score")
-    values = {"score": score, "wish": _standardised(score, _column(table, "step"))}
-    values |= {
-        name: _column(table, name) for name in table.column_names if name.startswith("loss/")
-    }
-    sums = {"seen": np.ones(len(table)), "chosen": _column(table, "chosen")}
+    roles = [name for name in table.column_names if name.startswith("loss/")]
+    losses = {name: _column(table, name) for name in roles}
+    chosen = np.asarray(table["chosen"].to_numpy(), dtype=bool)
+    # A memory bank gives examples that were scored at an earlier step: chosen here, without losses.
+    older = chosen & np.all([np.isnan(loss) for loss in losses.values()], axis=0) & bool(roles)
+    score = np.where(older, np.nan, _column(table, "score"))
+    values = {"score": score, "wish": _standardised(score, _column(table, "step"))} | losses
+    sums = {"seen": (~older).astype(np.float64), "chosen": chosen.astype(np.float64)}
     for name, column in values.items():
         finite = np.isfinite(column)
         sums |= {name: np.where(finite, column, 0.0), f"count {name}": finite.astype(np.float64)}
-    chosen = np.asarray(table["chosen"].to_numpy(), dtype=bool)
     first_chosen = np.where(chosen, table["step"].to_numpy().astype(np.int64), NEVER)
     return _Sums(table["id"].to_numpy().astype(np.int64), first_chosen, sums)
 

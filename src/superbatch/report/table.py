@@ -28,13 +28,16 @@ SPEEDUPS = (
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a recipe: metric, difference to the baseline, and the four speed-ups."""
+    """One column a recipe: metric, difference to the baseline, and the four speed-ups."""
     title = f"{comparison.metric} against {comparison.baseline or 'no baseline'}"
-    table = Table(title=escape(title), title_justify="left")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name == "recipe" else "right")
-    for row in table_rows(comparison):
-        table.add_row(*map(escape, row))
+    table = Table(
+        title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
+    recipe, *quantities = zip(HEADER, *table_rows(comparison), strict=True)
+    for index, name in enumerate(recipe):
+        table.add_column(escape(name), justify="right" if index else "left")
+    for cells in quantities:
+        table.add_row(*map(escape, cells))
     return table
 
 

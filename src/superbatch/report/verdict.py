@@ -27,9 +27,14 @@ def verdict(comparison: Comparison) -> Verdict:
     if all(summary.spreads["best"].mean is None for summary in comparison.summaries):
         return Verdict("No run has been evaluated yet.", notes)
     others.sort(key=_saving, reverse=True)
-    headline, *details = (_headline(comparison, summary) for summary in others)
+    sentences: list[str] = []
     for summary in others:
-        details += [*_other_costs(summary), _at_the_end(comparison, summary)]
+        sentences += [
+            _headline(comparison, summary),
+            *_other_costs(summary),
+            _at_the_end(comparison, summary),
+        ]
+    headline, *details = sentences
     return Verdict(headline, (*details, *notes))
 
 
@@ -74,8 +79,8 @@ def _at_the_end(comparison: Comparison, summary: RecipeSummary) -> str:
     if difference.mean is None:
         return f"{summary.recipe} and {comparison.baseline} have no final value to compare."
     text = (
-        f"The final {comparison.metric} of {summary.recipe} is {_signed(difference.mean)} "
-        f"from {comparison.baseline}'s"
+        f"The final {comparison.metric} of {summary.recipe} differs from {comparison.baseline}'s "
+        f"by {_signed(difference.mean)}"
     )
     if difference.low is None or difference.high is None:
         return f"{text}, with one seed; several would show whether that is chance."

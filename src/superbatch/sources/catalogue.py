@@ -18,7 +18,7 @@ Column = tuple[str, Int64[np.ndarray, " n"]]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids and labels by row. Make one with `catalogue`, which refuses what cannot be right."""
+    """Ids and labels by row. Make one with `catalogue_of`, which refuses what cannot be right."""
 
     ids: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
@@ -47,7 +47,7 @@ class Catalogue:
         return digest.hexdigest()
 
 
-def catalogue(
+def catalogue_of(
     where: str,
     ids: Int64[np.ndarray, " n"],
     label: Column,

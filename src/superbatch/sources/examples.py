@@ -1,6 +1,6 @@
 """Examples at random access: in memory as pixels, or encoded and decoded when they are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
@@ -109,7 +109,7 @@ class EncodedExamples:
         self.image_shape = (3, height, width)
         self.fingerprint = catalogue.fingerprint(self.image_shape)
         self._was_read = np.zeros(len(catalogue), dtype=bool)
-        self._is_broken = np.zeros(len(catalogue), dtype=bool)
+        self._broken: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,16 +117,16 @@ class EncodedExamples:
     @property
     def skipped(self) -> frozenset[int]:
         """Ids of the broken images met so far."""
-        return frozenset(self.ids[self._is_broken].tolist())
+        return frozenset(self._broken)
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
         """See `Examples.read`. The limit holds from the 1000th distinct row, or from the last."""
         images, readable = self.decoded(rows)
         self._was_read[rows] = True
-        self._is_broken[rows[~readable]] = True
-        count = int(self._was_read.sum())
+        self._broken.update(self.ids[rows[~readable]].tolist())
+        count = int(np.count_nonzero(self._was_read))
         if count >= min(len(self), _CHECKED_FROM):
-            check_broken(self.ids[self._is_broken], count)
+            check_broken(sorted(self._broken), count)
         return {**self.catalogue.fields(rows[readable]), "image": images}
 
     def decoded(
@@ -183,16 +183,16 @@ def in_memory(examples: EncodedExamples, progress: Progress | None = None) -> Ar
         filled += len(part)
         if progress is not None:
             progress(int(rows[-1]) + 1, total)
-    broken = examples.ids[~readable]
+    broken = examples.ids[~readable].tolist()
     check_broken(broken, total)
     return ArrayExamples(
         images[:filled],
         examples.catalogue.take(np.flatnonzero(readable)),
-        skipped=frozenset(broken.tolist()),
+        skipped=frozenset(broken),
     )
 
 
-def check_broken(broken: Int64[np.ndarray, " n"], read: int) -> None:
+def check_broken(broken: Sequence[int], read: int) -> None:
     """Raise ``DataError`` if the ids ``broken`` are over 1 % of the ``read`` images."""
     if len(broken) > BROKEN_LIMIT * read:
         raise DataError(

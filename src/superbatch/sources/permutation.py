@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt32, UInt64
 
 
 EPOCH, FLIP, CROP, RAND_AUGMENT = range(4)
-"""The streams of `random_bits` in use: one for each thing decided at random, so that no two agree."""
+"""The streams of `random_bits` in use, one for each thing that is decided at random."""
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
