@@ -117,10 +117,14 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name} is not a device: {error}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {name} was asked for and this machine has no usable GPU")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"--device {name} was asked for and this machine has no usable GPU")
+        torch.zeros(1, device=device).tolist()  # torch knows more devices than are here
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ConfigError(
+            f"--device {name} cannot be used here; cpu always can ({reason})"
+        ) from error
     return device
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from superbatch.errors import CheckpointError
@@ -17,7 +17,13 @@ from superbatch.files import write_atomically
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: int) -> Path:
     """Write ``folder/step-<step>.pt``, then remove all but the ``keep`` newest."""
     path = folder / f"step-{step:08d}.pt"
-    write_atomically(path, lambda beside: torch.save(dict(state), beside))
+
+    def write(beside: Path) -> None:
+        # Through Python's own file: given a path, torch forgets that the disk was full.
+        with beside.open("wb") as file:
+            torch.save(dict(state), file)
+
+    write_atomically(path, write)
     for old in checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
@@ -44,7 +50,12 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     """Weights as safetensors, with ``about`` (what model they are of) in the header."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     header = {"superbatch": json.dumps(dict(about)), "format": "pt"}
-    write_atomically(path, lambda beside: save_file(tensors, beside, metadata=header))
+    serialised = save(tensors, metadata=header)
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(serialised)
+
+    write_atomically(path, write)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,5 +65,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors weights: {error}") from error
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors weights ({error}); give a finished run, or its "
+            "checkpoints/learner.safetensors"
+        ) from error
     return weights, json.loads(header.get("superbatch", "{}"))

@@ -74,11 +74,11 @@ class Select(Section):
 class Models(Section):
     """Sizes are L, B, S, Ti and our mu-100 ... mu-2400, with a patch: "S/16"; or any timm name."""
 
-    learner: str = "mu-100/2"
+    learner: str = "mu-300/2"
     """The model that is paid for."""
-    online: str = "mu-1000/2"
+    online: str = "mu-2400/2"
     """Scores, and learns what the learner learns."""
-    reference: str = "mu-1000/2"
+    reference: str = "mu-2400/2"
     """Scores; trained beforehand or alongside."""
 
 
@@ -125,8 +125,8 @@ class Record(Section):
 
     log_every: int = Field(10, ge=1)
     """Steps between lines of metrics.jsonl."""
-    evaluate_every: int = Field(100, ge=1)
-    """Steps between evaluations; the last step is always evaluated."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between evaluations; none: a twentieth of the run. The last step always counts."""
     evaluate_batch: int = Field(500, ge=1)
     """Examples in one evaluation pass."""
     checkpoint_every: int = Field(100, ge=1)

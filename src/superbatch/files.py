@@ -18,23 +18,37 @@ def out_of_space(error: OSError) -> bool:
 
 
 @contextmanager
-def full_disk_is_an_error(path: Path) -> Iterator[None]:
-    """Turn "no space left" while writing ``path`` into a ``RunError`` that says what to do."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses while ``path`` is written into a ``RunError`` with a way out."""
     try:
         yield
-    except OSError as error:
-        if not out_of_space(error):
+    except Exception as error:
+        refused = _from_the_disk(error)
+        if refused is None:
             raise
+        if not out_of_space(refused):
+            raise RunError(f"cannot write {path}: {refused.strerror or refused}") from error
         raise RunError(
             f"no space left on the device while writing {path}; what was there before is "
-            "unharmed. Free some space and continue with --resume"
+            "unharmed. Free some space, then give the same command again, or continue a run "
+            "that had begun with --resume"
         ) from error
 
 
+def _from_the_disk(error: BaseException | None) -> OSError | None:
+    """The ``OSError`` behind ``error``: torch's writer hides it behind errors of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it there. A kill leaves old or new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_is_an_error(path):
+    """Let ``write`` fill a file beside ``path``, then move it there. A kill leaves old or new.
+
+    Raises ``RunError`` where the disk refuses. ``write`` must not hide the disk's ``OSError``.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
         beside = Path(name)
@@ -43,11 +57,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             with beside.open("rb+") as file:
                 os.fsync(file.fileno())
             beside.replace(path)
-        except BaseException as error:
+        except BaseException:
             beside.unlink(missing_ok=True)
-            # torch's writer hides a full disk in a RuntimeError of its own.
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error):
-                raise OSError(errno.ENOSPC, str(error)) from error
             raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -27,11 +27,11 @@ def tensorboard(folder: Path, *, after: int) -> Mirror:
             "--record.tensorboard needs the tensorboard package; "
             "install superbatch[tensorboard], or leave the flag out"
         ) from error
-    writer = SummaryWriter(str(folder), purge_step=after + 1)  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder), purge_step=after + 1)
 
     def show(step: int, numbers: Metrics) -> None:
         for name, value in numbers.items():
-            writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
-        writer.flush()  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, step)
+        writer.flush()
 
     return show

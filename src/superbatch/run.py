@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from superbatch.errors import RunError
-from superbatch.files import full_disk_is_an_error, write_atomically, write_json, write_text
+from superbatch.files import write_atomically, write_json, write_text, writing
 from superbatch.types import Metrics
 
 
@@ -29,27 +29,40 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Any, environment: Any) -> "RunFolder":
-        """A new folder with its configuration. Raises ``RunError`` where anything is there."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} exists; continue that run with --resume {path}, or give a new --out"
-            )
-        folder = cls(path)
-        try:
-            folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
-        write_json(path / "environment.json", environment)
-        write_json(path / "config.json", config)  # last: with it the folder is a run
-        return folder
-
-    @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """The run in ``path``. Raises ``RunError`` where there is none."""
         if not (path / "config.json").is_file():
-            raise RunError(f"{path} is not a run folder: it has no config.json")
+            raise RunError(
+                f"{path} is not a run folder: it has no config.json; start a run there with "
+                f"superbatch train RECIPE --out {path}"
+            )
         return cls(path)
+
+    def refuse_taken(self) -> None:
+        """Raise ``RunError`` where anything is there already."""
+        if (self.path / "config.json").exists():
+            raise RunError(
+                f"{self.path} exists; continue that run with --resume {self.path}, "
+                "or give a new --out"
+            )
+        if self.path.is_dir():
+            half_written = set(self.path.glob(".config.json.????????"))  # by a run that was killed
+            if not set(self.path.iterdir()) - half_written:
+                return
+        if self.path.exists():
+            raise RunError(f"{self.path} exists and is not a run; give a new --out")
+
+    def create(self, config: Any, environment: Any) -> None:
+        """Make the folder, with what the run is and depends on."""
+        self.refuse_taken()
+        write_json(self.path / "config.json", config)  # first: with it the folder is a run
+        self.describe(environment)
+
+    def describe(self, environment: Any) -> None:
+        """Write what the run depends on, unless it is known."""
+        path = self.path / "environment.json"
+        if not path.exists():
+            write_json(path, environment)
 
     @property
     def checkpoints(self) -> Path:
@@ -74,7 +87,7 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         # A loss that is not finite is a fact of the run; JSON has no word for it but null.
         finite = {name: value if abs(value) < float("inf") else None for name, value in row.items()}
-        with full_disk_is_an_error(path), path.open("a", encoding="utf-8") as file:
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -65,14 +65,12 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     around = around or Surroundings()
     config = resolved(config)
     check(config)
-    path = run_folder(config)
-    if (path / "config.json").exists():
-        RunFolder.create(path, None, None)  # refuses, before any data is read
-    data = build.load_data(config)
-    folder = RunFolder.create(
-        path, config.model_dump(mode="json"), build.environment(around.command)
-    )
-    return Run(config, data, folder, around).finish()
+    folder = RunFolder(run_folder(config))
+    folder.refuse_taken()
+    # All that can be refused is refused before anything is written.
+    run = Run(config, build.load_data(config), folder, around)
+    folder.create(config.model_dump(mode="json"), build.environment(around.command))
+    return run.finish()
 
 
 def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
@@ -81,8 +79,11 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     summary: dict[str, Any] | None = folder.summary()
     if summary is not None:
         return summary
+    around = around or Surroundings()
     config = Config.model_validate(folder.config())
-    return Run(config, build.load_data(config), folder, around or Surroundings()).finish()
+    run = Run(config, build.load_data(config), folder, around)
+    folder.describe(build.environment(around.command))
+    return run.finish()
 
 
 class Run:
@@ -107,11 +108,8 @@ class Run:
         prices = {role: self._price(learner.model) for role, learner in self.trained.items()}
         self.pretraining: dict[str, Any] = {}
         if "reference" in self.criterion.roles and not alongside:
-            prices["reference"] = self._take_reference()
+            prices["reference"] = self._foresee_reference()
         self.ledger = Ledger(prices)
-        if self.pretraining.get("examples_learned"):
-            self.ledger.pretrain("reference", self.pretraining["examples_learned"])
-            self.clock.seconds["reference"] = self.pretraining["seconds"]
         select = config.select
         self.bank = MemoryBank(
             select.super_batch_size * select.bank_super_batches,
@@ -126,9 +124,9 @@ class Run:
             config, data, select.super_batch_size, "super-batches", view if same else plain
         )
         self.uniform = self._uniform_streams(view)
+        self._skipped_before: frozenset[int] = frozenset()
         self.result: ClassificationResult | None = None
         self.mirror: Mirror = nowhere
-        torch.manual_seed(derived_seed(config.seed, "global"))
 
     def _learners(self, alongside: bool) -> dict[Role, Learner]:
         roles: list[Role] = ["learner"]
@@ -150,14 +148,22 @@ class Run:
     def _price(self, model: torch.nn.Module) -> int:
         return forward_flops(model, torch.empty(1, *self.data.examples.image_shape, device="meta"))
 
-    def _take_reference(self) -> int:
-        """Load the reference that is given, or train it; its forward FLOPs."""
+    def _foresee_reference(self) -> int:
+        """Load the reference that is given; of it, or of the one to train, the forward FLOPs."""
         path = self.config.reference
         if path is None:
-            self.pretraining = trained_reference(self.config, self.folder, self.around)
-            path = self.pretraining["checkpoint"]
-        else:
-            self.pretraining = {"checkpoint": path, "given": True}
+            return self._price(build.model_of(self.config, "reference", self.data))
+        self.pretraining = {"checkpoint": path, "given": True}
+        return self._load_reference(path)
+
+    def _train_reference(self) -> None:
+        self.pretraining = trained_reference(self.config, self.folder, self.around)
+        self.ledger.pretrain("reference", self.pretraining["examples_learned"])
+        self.clock.seconds["reference"] = self.pretraining["seconds"]
+        self._load_reference(self.pretraining["checkpoint"])
+
+    def _load_reference(self, path: str) -> int:
+        """Score with the weights in ``path``; the model's forward FLOPs."""
         model = build.load_model(path, self.config, "reference", self.data).to(self.device)
         settings = self.config.optimise
         price = self._price(model)
@@ -172,6 +178,9 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Run from the newest checkpoint (or the start) to the end; the summary."""
+        if self.criterion.roles - self.trained.keys() and self.fixed_reference is None:
+            self._train_reference()
+        torch.manual_seed(derived_seed(self.config.seed, "global"))
         first = self._restore()
         if self.config.record.tensorboard:
             self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
@@ -207,7 +216,8 @@ class Run:
         with self.clock("recording"):
             self.recorder.add(step)
         row: dict[str, float | int] = {}
-        if last or number % record.evaluate_every == 0:
+        evaluate_every = record.evaluate_every or max(1, self.config.steps // 20)
+        if last or number % evaluate_every == 0:
             row = self._evaluate()
         if row or number == 1 or number % record.log_every == 0:
             with self.clock("recording"):
@@ -267,6 +277,7 @@ class Run:
             "learners": {role: learner.state_dict() for role, learner in self.trained.items()},
             "bank": self.bank.state_dict(),
             "stream": self.stream.state_dict(),
+            "skipped": sorted(self._skipped()),
             "uniform": {role: stream.state_dict() for role, stream in self.uniform.items()},
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
@@ -285,6 +296,7 @@ class Run:
         for role, learner in self.trained.items():
             learner.load_state_dict(state["learners"][role])
         self.stream.load_state_dict(state["stream"])
+        self._skipped_before = frozenset(state["skipped"])
         for role, stream in self.uniform.items():
             stream.load_state_dict(state["uniform"][role])
         self.bank.load_state_dict(
@@ -334,12 +346,20 @@ class Run:
                 "class_names": list(self.data.class_names),
             },
             "selection": self.recorder.selection_summary(),
-            "skipped_images": len(self.stream.skipped),
+            "skipped_images": len(self._skipped()) + self._skipped_elsewhere(),
             "reference": self.pretraining or None,
             "checkpoint": str(weights),
         }
         self.folder.finish(summary)
         return summary
+
+    def _skipped(self) -> frozenset[int]:
+        """Ids whose broken images were left out, before the run was resumed too."""
+        return self.stream.skipped | self._skipped_before
+
+    def _skipped_elsewhere(self) -> int:
+        """Broken images of a set that is only evaluated on."""
+        return len(self.data.evaluation.skipped) if self.config.data.eval_path else 0
 
 
 def reference_config(config: Config) -> Config:

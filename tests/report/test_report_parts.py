@@ -38,12 +38,12 @@ def test_the_verdict_says_what_paid(tmp_path):
 def test_the_verdict_puts_what_pays_most_first(tmp_path):
     write_run(tmp_path / "u", {100: 0.3, 200: 0.5})
     write_run(tmp_path / "a", {100: 0.5, 200: 0.6}, recipe="dear", full=30)
-    write_run(tmp_path / "b", {150: 0.5, 200: 0.6}, recipe="cheap")
+    write_run(tmp_path / "b", {150: 0.5, 200: 0.6}, recipe="saver")
     write_run(tmp_path / "c", {100: 0.3, 200: 0.4}, recipe="weak")
     answer = said(tmp_path)
-    assert answer.headline.startswith("cheap pays")
+    assert answer.headline.startswith("saver pays")
     order = [detail.split(" ")[0] for detail in answer.details]
-    assert order == ["cheap", "The", "dear", "dear", "The", "weak", "The"]
+    assert order == ["saver", "The", "dear", "dear", "The", "weak", "The"]
     assert any(detail.startswith("dear does not pay") for detail in answer.details)
     assert "weak never reached the best val/accuracy of uniform." in answer.details
 
@@ -166,12 +166,14 @@ def test_class_changes_are_paired_means_most_lost_first(tmp_path):
 
 def test_settings_show_what_differs_and_how_to_repeat(tmp_path):
     folders = [
-        write_rich_run(tmp_path / name, recipe=name, seed=0, steps=20) for name in ("uniform", "c")
+        write_rich_run(tmp_path / f"{recipe}{seed}", recipe=recipe, seed=seed, steps=20)
+        for recipe, seed in (("uniform", 0), ("c", 0), ("c", 1))
     ]
-    environment = {"command": ["superbatch", "train", "c", "--out", "a b"], "torch": "2.15"}
-    (folders[1] / "environment.json").write_text(json.dumps(environment))
-    runs = {run.recipe: [run] for run in read_runs(folders)}
-    settings = read_settings(runs)
+    environment = {"command": ["/opt/bin/superbatch", "compare", "--out", "a b"], "torch": "2.15"}
+    for folder in folders[1:]:
+        (folder / "environment.json").write_text(json.dumps(environment))
+    uniform, *others = read_runs(folders)
+    settings = read_settings({"uniform": [uniform], "c": others})
     assert settings.differences == (("select.criterion", ("uniform", "c")),)
-    assert settings.commands[1] == ("c, seed 0", "superbatch train c --out 'a b'")
+    assert settings.commands[1] == ("superbatch compare --out 'a b'", ("c, seed 0", "c, seed 1"))
     assert ("torch", ("-", "2.15")) in settings.environment

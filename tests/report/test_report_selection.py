@@ -65,6 +65,14 @@ def test_a_run_without_selection_files_has_no_choices(tmp_path):
     assert read_choices(read_run(write_run(tmp_path / "run", {1: 0.1}))) is None
 
 
+def test_the_wish_is_in_deviations_of_the_step(tmp_path):
+    # 0, 0 and 3 have the mean 1 and the deviation sqrt((1 + 1 + 4) / 3) = sqrt(2).
+    folder = write_run(tmp_path / "run", {1: 0.1})
+    write_part(folder, "1-1", [(1, 5, 0.0, False), (1, 6, 0.0, False), (1, 7, 3.0, True)])
+    wish = read_choices(read_run(folder)).means["wish"]
+    np.testing.assert_allclose(wish, [-(0.5**0.5), -(0.5**0.5), 2**0.5])
+
+
 def test_an_example_that_the_bank_gives_later_was_scored_once(tmp_path):
     folder = write_run(tmp_path / "run", {1: 0.1, 2: 0.2})
     rows = [(1, 7, 1.0, False), (1, 5, 3.0, True), (2, 7, 1.0, True), (2, 5, 2.0, False)]

@@ -42,9 +42,10 @@ def test_another_seed_is_another_permutation():
     assert (first == second).sum() < 10
 
 
-@pytest.mark.parametrize("length", [5, 6, 10, 30])
+@pytest.mark.usefixtures("unchecked")  # thousands of calls
+@pytest.mark.parametrize("length", [5, 10, 30])
 def test_every_pair_of_neighbours_is_as_likely_as_any_other(length):
-    orders = np.stack([permuted(np.arange(length), length=length, seed=s) for s in range(4000)])
+    orders = np.stack([permuted(np.arange(length), length=length, seed=s) for s in range(3000)])
     for position in (0, length - 2):
         pairs = orders[:, position] * length + orders[:, position + 1]
         counts = np.bincount(pairs, minlength=length**2).reshape(length, length)

@@ -1,6 +1,7 @@
 """The command line: ``superbatch COMMAND``. One module a command, loaded when it is used."""
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -22,6 +23,18 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = dispatched(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone, as ``head`` does
+        # Nothing more is written, not even what Python still holds when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def dispatched(words: Sequence[str]) -> int:
+    """Run the command that ``words`` begin with."""
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return DONE if words else BAD_USAGE

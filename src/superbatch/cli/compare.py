@@ -1,22 +1,23 @@
 """``superbatch compare``: several recipes on the same data and seeds, one table at the end."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
-from superbatch.cli.settings import Settings, Switch, leading_words, parse
+from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
 from superbatch.files import write_json
 from superbatch.recipes import RECIPES, recipe, resolved
-from superbatch.run import RunFolder
 
 
 if TYPE_CHECKING:
+    from superbatch.cli.confirm import Trial
+    from superbatch.report.speedup import Comparison
     from superbatch.training import Surroundings
 
 
@@ -32,7 +33,10 @@ class Compare(BaseModel):
     """How many seeds."""
     baseline: str = "uniform"
     """The recipe that the others are held against."""
-    json_: Switch = False
+    confirm: Switch = False
+    """Then run each recipe again to end where it reached the baseline's best, its schedule fully
+    decayed, and the baseline with as much compute in total as each recipe."""
+    json_: JsonSwitch = False
     """Print the comparison as JSON instead of a table."""
 
 
@@ -54,7 +58,10 @@ def run(argv: Sequence[str]) -> int:
 
     with watched(quiet=arguments.json_, references=plan.out / "references") as around:
         train_all(plan, around)
-    show(plan, arguments)
+        comparison = compared(plan, arguments.baseline)
+        again = confirming(plan, comparison) if arguments.confirm else []
+        train_all(Plan(plan.out, unique(config for _, config in again)), around)
+    show(plan, comparison, again, as_json=arguments.json_)
     return 0
 
 
@@ -146,20 +153,49 @@ def folders(plan: Plan) -> Iterator[Path]:
         yield Path(config.out)
 
 
-def show(plan: Plan, arguments: Compare) -> None:
-    """The comparison, written beside the runs and printed."""
-    from rich.console import Console
-
+def compared(plan: Plan, baseline: str) -> "Comparison":
+    """The finished runs of the plan against the baseline; also written beside them."""
     from superbatch.report.read import read_runs
     from superbatch.report.speedup import compare_runs
+
+    comparison = compare_runs(read_runs(list(folders(plan))), baseline=baseline)
+    write_json(plan.out / "comparison.json", comparison.to_json())
+    return comparison
+
+
+def confirming(plan: Plan, comparison: "Comparison") -> "list[tuple[Trial, Config]]":
+    """What ``--confirm`` runs again."""
+    from superbatch.cli.confirm import confirming_runs, trials
+
+    return confirming_runs(trials(comparison, plan.runs[0].steps), plan.runs, plan.out)
+
+
+def unique(configs: Iterable[Config]) -> tuple[Config, ...]:
+    """Each run once: two trials may ask for the same."""
+    return tuple({config.out: config for config in configs}.values())
+
+
+def show(
+    plan: Plan,
+    comparison: "Comparison",
+    again: "list[tuple[Trial, Config]]",
+    *,
+    as_json: bool,
+) -> None:
+    """The comparison, and what was run again to confirm it."""
+    from superbatch.cli.confirm import confirmation, confirmation_table
+    from superbatch.cli.progress import console
     from superbatch.report.table import comparison_table
 
-    comparison = compare_runs(read_runs(list(folders(plan))), baseline=arguments.baseline)
-    write_json(plan.out / "comparison.json", comparison.to_json())
-    if arguments.json_:
-        print(json.dumps(comparison.to_json(), indent=2))
+    confirmed = confirmation(comparison, again)
+    if confirmed:
+        write_json(plan.out / "confirmation.json", confirmed)
+    if as_json:
+        print(json.dumps(comparison.to_json() | {"confirmation": confirmed}, indent=2))
         return
-    console = Console()
-    console.print(comparison_table(comparison))
+    out = console()
+    out.print(comparison_table(comparison))
+    if confirmed:
+        out.print(confirmation_table(confirmed))
     for folder in folders(plan):
-        console.print(f"run folder {folder}", highlight=False, soft_wrap=True)
+        out.print(f"run folder {folder}", highlight=False, soft_wrap=True)

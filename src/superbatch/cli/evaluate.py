@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from superbatch.cli.settings import Settings, Switch, leading_words, parse
+from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError
 
@@ -15,7 +15,7 @@ class Evaluate(BaseModel):
     """superbatch evaluate CKPT --data.path DATA [flags]: on all of DATA, or on --data.eval-path."""
 
     settings: Settings = Config()
-    json_: Switch = False
+    json_: JsonSwitch = False
     """Print the result as JSON instead of a table."""
 
 

@@ -17,6 +17,11 @@ from rich.table import Table
 from superbatch.training import Status, Surroundings
 
 
+def console() -> Console:
+    """Standard output; wide enough for our tables where it is a file."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
 def si(value: float) -> str:
     """``value`` with three digits and a prefix: 1.23e12 is "1.23 T"."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
@@ -95,7 +100,8 @@ class Bars:
 
     def stop(self) -> None:
         """Leave the bars as they stand."""
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
 
 @contextmanager
@@ -132,18 +138,18 @@ def watched(*, quiet: bool, references: Path | None = None) -> Iterator[Surround
 
 def show_summary(summary: Mapping[str, Any]) -> None:
     """What a run came to and what it cost, as its last lines."""
-    console = Console()
+    out = console()
     val = summary["val"]
     worst = val["worst_class_accuracy"]
-    console.print(
+    out.print(
         f"\n{summary['recipe']} (seed {summary['seed']}): accuracy {val['accuracy']:.4f}, "
         f"worst class {worst:.4f}, after {summary['steps']} updates",
         highlight=False,
     )
-    console.print(costs(summary))
+    out.print(costs(summary))
     for note in notes(summary):
-        console.print(note, highlight=False)
-    console.print(f"checkpoint {summary['checkpoint']}", highlight=False, soft_wrap=True)
+        out.print(note, highlight=False)
+    out.print(f"checkpoint {summary['checkpoint']}", highlight=False, soft_wrap=True)
 
 
 def costs(summary: Mapping[str, Any]) -> Table:

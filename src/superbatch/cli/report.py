@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import BaseModel, ValidationError
 
-from superbatch.cli.settings import Switch, parse
+from superbatch.cli.settings import JsonSwitch, Switch, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
 from superbatch.files import write_text
@@ -29,7 +29,7 @@ class Report(BaseModel):
     """What is compared: anything that metrics.jsonl has; losses are better when lower."""
     out: Path | None = None
     """The page; none: report.html, or no page with --json."""
-    json_: Annotated[Switch, tyro.conf.arg(name="json")] = False
+    json_: JsonSwitch = False
     """Print the numbers as JSON."""
     figures: Path | None = None
     """A folder for the main curves as SVG and PDF."""

@@ -1,7 +1,10 @@
 """Flags to configuration: a recipe or a file gives the defaults, flags change them."""
 
+import io
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,16 +24,52 @@ Settings = Annotated[Config, tyro.conf.arg(name="")]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag that is given or not."""
 
+JsonSwitch = Annotated[Switch, tyro.conf.arg(name="json")]
+"""``--json``, for a field that cannot be named like the module."""
+
 
 def parse(kind: type[T], default: T, argv: Sequence[str], command: str) -> T:
-    """``default`` with what ``argv`` changes. tyro ends the program on a flag it does not know."""
-    return tyro.cli(
-        kind,
-        default=default,
-        args=list(argv),
-        prog=f"superbatch {command}",
-        config=(tyro.conf.AvoidSubcommands,),
+    """``default`` with what ``argv`` changes. tyro ends the program on a flag it does not know.
+
+    Raises ``ConfigError`` naming each flag whose value is out of range.
+    """
+    shown = io.StringIO()
+    try:
+        with redirect_stderr(shown):
+            return tyro.cli(
+                kind,
+                default=default,
+                args=list(argv),
+                prog=f"superbatch {command}",
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except ValidationError as error:
+        raise ConfigError(wrong_values(error, flag_of)) from error
+    except SystemExit as leaving:
+        # tyro shows what pydantic says of a section as it is, classes and links to its manual too.
+        refused = leaving.__context__
+        while refused is not None and not isinstance(refused, ValidationError):
+            refused = refused.__context__
+        if refused is not None:
+            raise ConfigError(wrong_values(refused, flag_of)) from refused
+        print(shown.getvalue(), file=sys.stderr, end="")
+        raise
+
+
+def wrong_values(error: ValidationError, name: Callable[[str, Sequence[str]], str]) -> str:
+    """Each bad value as a clause; ``name`` names a field by its model's title and its path there."""
+    return "; ".join(
+        f"{name(error.title, [str(part) for part in one['loc']])}: {one['msg']} "
+        f"(it is {one['input']!r})"
+        for one in error.errors()
     )
+
+
+def flag_of(title: str, path: Sequence[str]) -> str:
+    """The flag of a field of ``Config`` or of one of its sections."""
+    sections = {field.annotation: name for name, field in Config.model_fields.items()}
+    prefix = [name for kind, name in sections.items() if getattr(kind, "__name__", "") == title]
+    return "--" + ".".join([*prefix, *path]).replace("_", "-")
 
 
 def read_config(path: str) -> Config:
@@ -48,10 +87,7 @@ def read_config(path: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (it is {e['input']!r})"
-            for e in error.errors()
-        )
+        wrong = wrong_values(error, lambda title, place: ".".join(place) or "the whole")
         raise ConfigError(f"--config {path}: {wrong}") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from superbatch.cli.settings import Settings, Switch, leading_words, parse, read_config
+from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
 from superbatch.config import Config
 from superbatch.errors import ConfigError
 from superbatch.recipes import RECIPES, recipe
@@ -17,7 +17,7 @@ class Train(BaseModel):
     """superbatch train RECIPE [flags] | --config FILE [flags] | --resume RUN."""
 
     settings: Settings = Config()
-    json_: Switch = False
+    json_: JsonSwitch = False
     """Print the summary as JSON instead of a table."""
 
 

@@ -14,8 +14,8 @@ def build_model(name: str, *, image_size: int, channels: int, classes: int, seed
     """A new model: images ``Float[n, channels, image_size, image_size]`` to ``Float[n, classes]``.
 
     ``name`` is ``"SIZE/PATCH"`` from :data:`~superbatch.models.variants.VARIANTS` ("Ti/16",
-    "mu-300/4"), which becomes timm's usual ``VisionTransformer`` (its weights fit timm's own names);
-    or any name that timm knows ("resnet18"). Weights are random, drawn from ``seed`` alone; the
+    "mu-300/4"), which becomes timm's usual ``VisionTransformer`` (weights fit timm's own names); or
+    any name that timm knows ("resnet18"). Weights are random, drawn from ``seed`` alone; the
     global random state is as it was afterwards. ``classes`` = 0 leaves the head out.
 
     Raises ``ConfigError`` for a name nobody knows, a patch that does not divide the image, and

@@ -100,7 +100,7 @@ def class_shares(choices: Choices, labels: Labels) -> list[ClassShare]:
     return sorted(shares, key=lambda row: row.ratio, reverse=True)
 
 
-def class_balance(run: Run, labels: Labels, points: int = 40) -> tuple[list[float], list[float]]:
+def class_balance(run: Run, labels: Labels, points: int = 20) -> tuple[list[float], list[float]]:
     """Over time, how many equally frequent classes would be as mixed as the chosen ones.
 
     The exponential of the entropy of the chosen labels, in [1, classes], and the last step of

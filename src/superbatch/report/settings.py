@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from superbatch.report.read import Run
@@ -13,14 +14,15 @@ from superbatch.report.read import Run
 class Settings:
     """``differences`` and ``environment``: rows of a name and one value a recipe.
 
-    ``configurations`` are the whole configurations as text, ``commands`` what was typed, by run.
+    ``configurations`` are the whole configurations as text by recipe, ``commands`` what was typed
+    and which runs it started.
     """
 
     recipes: tuple[str, ...]
     differences: tuple[tuple[str, tuple[str, ...]], ...]
     environment: tuple[tuple[str, tuple[str, ...]], ...]
     configurations: tuple[tuple[str, str], ...]
-    commands: tuple[tuple[str, str], ...]
+    commands: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 OWN = ("seed", "out", "recipe")
@@ -47,20 +49,25 @@ def read_settings(runs: Mapping[str, Sequence[Run]]) -> Settings:
         configurations=tuple(
             (recipe, json.dumps(seeds[0].config, indent=2)) for recipe, seeds in runs.items()
         ),
-        commands=tuple(
-            (f"{recipe}, seed {run.seed}", command)
-            for recipe, seeds in runs.items()
-            for run in seeds
-            if (command := command_line(run))
-        ),
+        commands=tuple((command, tuple(names)) for command, names in _commands(runs).items()),
     )
+
+
+def _commands(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
+    commands: dict[str, list[str]] = {}
+    for recipe, seeds in runs.items():
+        for run in seeds:
+            if command := command_line(run):
+                commands.setdefault(command, []).append(f"{recipe}, seed {run.seed}")
+    return commands
 
 
 def command_line(run: Run) -> str | None:
     """What was typed to start ``run``, quoted for a shell; None where it was not kept."""
     command = run.environment.get("command")
-    if isinstance(command, list):
-        return shlex.join(map(str, command))
+    if isinstance(command, list) and command:
+        program, *words = map(str, command)
+        return shlex.join([Path(program).name, *words])
     return str(command) if command else None
 
 
