@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from superbatch.checkpoint import load_weights
-from superbatch.config import Config
+from superbatch.config import Config, Data
 from superbatch.criterion import CRITERIA, Criterion
 from superbatch.errors import CheckpointError, ConfigError, DataError
 from superbatch.learner import Learner, Optimisation, warmup_cosine
@@ -62,6 +62,7 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
         memory_gb=data.memory_gb,
         progress=progress,
     )
+    check_images(data, examples)
     evaluation: Examples | None = None
     if data.eval_path is not None:
         evaluation = open_examples(
@@ -94,6 +95,21 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
         evaluation=evaluation or examples,
         evaluation_rows=np.arange(len(evaluation)) if evaluation else splits.evaluation,
     )
+
+
+def check_images(data: Data, examples: Examples) -> None:
+    """Refuse images that the models or the augmentation cannot take."""
+    _, height, width = examples.image_shape
+    if height != width:
+        raise DataError(
+            f"images of {data.path} are {height}x{width} pixels and models take square ones; "
+            "set --data.image-size to resize them"
+        )
+    if data.crop_padding >= height:
+        raise ConfigError(
+            f"--data.crop-padding is {data.crop_padding} and images are {height}x{width} pixels; "
+            "reflected padding must be smaller than the image"
+        )
 
 
 def check_same_kind(examples: Examples, evaluation: Examples, path: str, eval_path: str) -> None:

@@ -74,11 +74,11 @@ class Select(Section):
 class Models(Section):
     """Sizes are L, B, S, Ti and our mu-100 ... mu-2400, with a patch: "S/16"; or any timm name."""
 
-    learner: str = "mu-300/2"
+    learner: str = "mu-300/4"
     """The model that is paid for."""
-    online: str = "mu-2400/2"
+    online: str = "mu-2400/4"
     """Scores, and learns what the learner learns."""
-    reference: str = "mu-2400/2"
+    reference: str = "mu-2400/4"
     """Scores; trained beforehand or alongside."""
 
 

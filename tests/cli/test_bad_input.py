@@ -275,7 +275,7 @@ def test_online_recipes_take_no_trained_reference(refused):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--data.evaluation-fraction=0.9999"], "the pool to train on would be empty"),
+        (["--data.evaluation-fraction=0.9999"], "with evaluation_fraction 0.9999"),
         (["--data.evaluation-fraction=0"], "there is nothing to evaluate on"),
         (["--data.holdout-fraction=0.9999"], "holdout_fraction 0.9999"),
         (["--data.holdout-fraction=0.0001"], "the holdout would be empty: 1797 examples"),
@@ -296,12 +296,20 @@ def test_fractions_that_leave_nothing(flags, said, refused):
         (["--device=meta"], "--device meta cannot be used here"),
         (["--models.learner=mu-1000/3"], "the nearest patches that do: 1, 2, 4"),
         (["--models.reference=resnet18x"], "did you mean resnet18"),
-        (["--data.crop-padding=9"], "crop_padding is 9 and images are 8x8 pixels"),
+        (["--data.crop-padding=8"], "--data.crop-padding is 8 and images are 8x8 pixels"),
     ],
 )
 def test_what_cannot_be_built_leaves_no_folder_behind(flags, said, refused):
     # Else the folder would have to be removed before the command can be given again, mended.
     assert said in refused("train", "classact", *TINY, *flags)
+
+
+def test_images_that_are_not_square(refused, tmp_path):
+    images = np.zeros((9, 8, 10), dtype=np.uint8)
+    np.savez(tmp_path / "wide.npz", images=images, labels=np.arange(9) % 3)
+    message = refused("train", "uniform", *TINY, "--data.path=wide.npz")
+    assert "images of wide.npz are 8x10 pixels and models take square ones" in message
+    assert "set --data.image-size" in message
 
 
 def test_a_folder_that_exists(refused, trained, tmp_path, capsys):
@@ -354,3 +362,9 @@ def test_a_folder_that_holds_another_comparison(refused, tmp_path, capsys):
     capsys.readouterr()
     message = refused("compare", "uniform", "rs2", *TINY, "--steps=3", "--out=both")
     assert "both holds a comparison with other settings; give a new --out" in message
+
+
+def test_a_comparison_that_could_not_begin_can_be_given_again_mended(tmp_path, capsys):
+    command = ["compare", "uniform", "rs2", *TINY, "--out=both"]
+    assert main([*command, "--data.path=digit"]) == 2
+    assert main(command) == 0

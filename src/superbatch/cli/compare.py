@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field
 
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
-from superbatch.config import Config
+from superbatch.config import Config, check
 from superbatch.errors import ConfigError, RunError
 from superbatch.files import write_json
 from superbatch.recipes import RECIPES, recipe, resolved
@@ -91,6 +91,8 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
         for seed in range(arguments.settings.seed, arguments.settings.seed + arguments.seeds)
         for config in configs
     ]
+    for config in runs:
+        check(config)
     return Plan(out, tuple(runs))
 
 
@@ -103,16 +105,18 @@ def claim(plan: Plan) -> None:
     """Write the plan, or find it written: a folder with any other plan or content is refused."""
     path = plan.out / "plan.json"
     runs = [config.model_dump(mode="json") for config in plan.runs]
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != runs:
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == runs:
+        return
+    if plan.out.exists():
+        begun = not plan.out.is_dir() or any(entry != path for entry in plan.out.iterdir())
+        if begun and path.is_file():
             raise RunError(
                 f"{plan.out} holds a comparison with other settings; give a new --out, or "
                 "the very command that began it to go on with it"
             )
-    elif plan.out.exists() and any(plan.out.iterdir()):
-        raise RunError(f"{plan.out} exists and is no comparison; give a new --out")
-    else:
-        write_json(path, runs)
+        if begun:
+            raise RunError(f"{plan.out} exists and is no comparison; give a new --out")
+    write_json(path, runs)
 
 
 def train_all(plan: Plan, around: "Surroundings") -> None:

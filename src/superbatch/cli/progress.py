@@ -22,7 +22,7 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=120)
 
 
-def si(value: float) -> str:
+def si(value: float | int) -> str:
     """``value`` with three digits and a prefix: 1.23e12 is "1.23 T"."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if abs(value) < 999.5:

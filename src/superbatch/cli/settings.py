@@ -81,8 +81,9 @@ def read_config(path: str) -> Config:
         text = file.read_text(encoding="utf-8")
         values: Any = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"--config {path} is not valid {file.suffix or 'YAML'}: {error}"
+            f"--config {path} is not valid {file.suffix or 'YAML'}: {reason}"
         ) from error
     try:
         return Config.model_validate(values)

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
-from superbatch.config import Config
+from superbatch.config import Config, check
 from superbatch.errors import ConfigError
-from superbatch.recipes import RECIPES, recipe
+from superbatch.recipes import RECIPES, recipe, resolved
 
 
 class Train(BaseModel):
@@ -24,6 +24,7 @@ class Train(BaseModel):
 def run(argv: Sequence[str]) -> int:
     """Train with the recipe, configuration or run that ``argv`` names."""
     arguments, resumed = arguments_of(argv)
+    check(resolved(arguments.settings))
     from superbatch import training  # slow to import: only once the flags are known to be good
     from superbatch.cli.progress import show_summary, watched
 

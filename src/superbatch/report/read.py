@@ -38,12 +38,12 @@ class Run:
     @property
     def seed(self) -> int:
         """The seed that the whole run derives from."""
-        return int(self.config.get("seed", 0))
+        return int(self.config.get("seed") or 0)
 
     @property
     def horizon(self) -> int:
         """The learner updates that the run was set to take, where its schedules end."""
-        return int(self.config.get("steps", 0))
+        return int(self.config.get("steps") or 0)
 
     @property
     def state(self) -> Literal["finished", "unfinished"]:

@@ -1,0 +1,254 @@
+"""``superbatch train`` as a user gives it, and every option for a step or two."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from superbatch.cli import main
+
+
+TINY = [
+    "--steps=2",
+    "--models.learner=mu-2400/4",
+    "--models.online=mu-2400/4",
+    "--models.reference=mu-2400/4",
+    "--select.super-batch-size=16",
+    "--select.sub-batch-size=8",
+    "--record.evaluate-every=100",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(tmp_path, capsys):
+    """Trains ``recipe`` in ``run`` for two steps; its summary."""
+
+    def run(recipe, *flags):
+        assert main(["train", recipe, *TINY, "--out=run", "--json", *flags]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return json.loads(out)
+
+    return run
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder, role="learner"):
+    return load_file(folder / "checkpoints" / f"{role}.safetensors")
+
+
+def same(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def test_json_is_all_that_is_printed_and_equals_the_summary(train, tmp_path):
+    summary = train("classact")
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {"recipe", "seed", "steps", "examples_seen", "examples_learned"} < summary.keys()
+    assert summary["flops"].keys() == {"paper", "full", "by_role"}
+    assert summary["seconds"].keys() == {"total", "by_phase"}
+    assert (tmp_path / summary["checkpoint"]).is_file()
+
+
+def test_without_json_the_last_lines_say_what_it_cost(tmp_path, capsys):
+    assert main(["train", "classact", *TINY, "--out=run"]) == 0
+    out, err = capsys.readouterr()
+    for words in ("paper's accounting", "full accounting", "online, learn", "reference, pretrain"):
+        assert words in out
+    for phase in ("data", "scoring", "selection", "learner", "online", "evaluation"):
+        assert phase in out
+    assert "checkpoint run/checkpoints/learner.safetensors" in out
+    assert "classact  2/2" in err
+
+
+def test_a_configuration_repeats_its_run_exactly(train, tmp_path, capsys):
+    train("classact", "--data.flip", "--data.crop-padding=1", "--seed=3", "--steps=4")
+    config = tmp_path / "run" / "config.json"
+    assert main(["train", "--config", str(config), "--out", "again"]) == 0
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+    without = [
+        [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows(folder)]
+        for folder in (tmp_path / "run", tmp_path / "again")
+    ]
+    assert without[0] == without[1]
+    ours, theirs = json.loads(config.read_text()), json.loads(
+        (tmp_path / "again" / "config.json").read_text()
+    )
+    assert ours.pop("out") == "run"
+    assert theirs.pop("out") == "again"
+    assert ours == theirs
+
+
+def test_yaml_and_flags_over_it(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text(
+        "recipe: hard\nsteps: 9\nselect: {criterion: hard, super_batch_size: 16, sub_batch_size: 8}"
+        "\nmodels: {learner: mu-2400/4, online: mu-2400/4}\n"
+    )
+    assert main(["train", "--config", "a.yaml", "--steps=2", "--out=run", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["recipe"], summary["steps"], summary["examples_seen"]) == ("hard", 2, 32)
+
+
+def test_tensorboard_writes_its_events(train, tmp_path):
+    pytest.importorskip("tensorboard")
+    train("uniform", "--record.tensorboard", "--record.log-every=1")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("learner/loss")]
+    written = [(row["step"], np.float32(row["learner/loss"])) for row in rows(tmp_path / "run")]
+    assert shown == written
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--optimise.bf16"],
+        ["--data.rand-augment", "--data.flip", "--data.crop-padding=2"],
+        ["--data.rand-augment", "--score-view=plain"],
+        ["--optimise.label-smoothing=0.1"],
+    ],
+)
+def test_an_option_changes_the_weights(flags, train, tmp_path, capsys):
+    train("classact", *flags)
+    assert main(["train", "classact", *TINY, "--out=plain"]) == 0
+    learned = weights(tmp_path / "run")
+    assert all(bool(torch.isfinite(value).all()) for value in learned.values())
+    assert not same(learned, weights(tmp_path / "plain"))
+
+
+def test_an_average_of_the_weights_is_evaluated_and_saved(train, tmp_path):
+    train("uniform", "--optimise.ema-decay=0.5")
+    averaged = weights(tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoints" / "step-00000002.pt", weights_only=True)
+    assert same(averaged, dict(state["learners"]["learner"]["average"]))
+    assert not same(averaged, dict(state["learners"]["learner"]["model"]))
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(train, tmp_path, capsys):
+    train("classact", "--optimise.micro-batch-size=3")
+    assert main(["train", "classact", *TINY, "--out=whole"]) == 0
+    ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "whole")
+    # AdamW's first updates are signs of gradients: where one is near 0, its sum's order decides.
+    far = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in ours]) > 1e-5
+    assert far.float().mean() < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "cl"))), reason="torch.compile needs a compiler"
+)
+def test_a_compiled_run_comes_to_the_same(train, tmp_path, capsys, unchecked):
+    train("hard", "--optimise.compile")
+    assert main(["train", "hard", *TINY, "--out=eager"]) == 0
+    ours, theirs = rows(tmp_path / "run")[-1], rows(tmp_path / "eager")[-1]
+    assert ours["learner/loss"] == pytest.approx(theirs["learner/loss"], rel=1e-3)
+
+
+def test_any_model_of_timm_can_learn(train, tmp_path):
+    # What timm calls resnet10t costs 8 px and one channel as it costs 224 px and three.
+    summary = train("classact", "--models.learner=resnet10t")
+    assert summary["flops"]["by_role"]["learner"]["learn"] > 0
+    assert any("running_mean" in name for name in weights(tmp_path / "run"))
+
+
+def digits():
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return torch.from_numpy(pixels).float() / 127.5 - 1, labels
+
+
+@pytest.mark.parametrize("name", ["mu-2400/4", "resnet10t"])
+def test_timm_loads_the_weights_and_answers_the_same(name, train, tmp_path):
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    from superbatch import build
+    from superbatch.config import Config
+
+    train("uniform", "--models.learner", name, "--steps=3")
+    path = tmp_path / "run" / "checkpoints" / "learner.safetensors"
+    theirs = (
+        VisionTransformer(
+            img_size=8,
+            patch_size=4,
+            in_chans=1,
+            num_classes=10,
+            embed_dim=48,
+            depth=2,
+            num_heads=1,
+            mlp_ratio=4,
+        )
+        if name == "mu-2400/4"
+        else timm.create_model(name, in_chans=1, num_classes=10)
+    )
+    timm.models.load_checkpoint(theirs, str(path), strict=True)
+    config = Config()
+    ours = build.load_model(str(path), config, "learner", build.load_data(config))
+    images, _ = digits()
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images[:32]), theirs.eval()(images[:32]))
+
+
+def test_a_reference_that_is_given_is_not_trained_nor_counted(train, tmp_path, capsys):
+    assert main(["train", "uniform", *TINY, "--seed=5", "--out=before"]) == 0
+    capsys.readouterr()
+    by_folder = train("classact", "--reference=before")
+    assert not (tmp_path / "run" / "reference").exists()
+    assert by_folder["flops"]["by_role"]["reference"]["pretrain"] == 0
+    file = "--reference=before/checkpoints/learner.safetensors"
+    by_file = train("classact", file, "--out=other")
+    assert by_file["flops"] == by_folder["flops"]
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "other"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are closed otherwise there")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["cost", "--learner=L/16", "--actor=Ti/16", "--json"],
+        ["cost", "--learner=L/16", "--actor=Ti/16"],
+    ],
+)
+def test_a_reader_that_leaves_sees_no_traceback(words):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "superbatch", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdout.close()
+    said = child.stderr.read()
+    child.stderr.close()
+    assert child.wait() == 1
+    assert said == ""
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from superbatch.cli import main; main(['train', 'uniform', '--help']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert importlib.util.find_spec("torch") is not None
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0
+    assert "--data.path" in ran.stdout
