@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +49,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        beside = Path(name)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             write(beside)
             with beside.open("rb+") as file:

@@ -144,7 +144,9 @@ def _balance_chart(runs: Mapping[str, Sequence[Run]], labels: Labels) -> dict[st
     lines = [line for line in lines if len(line[1]) > 1]
     if not lines:
         return None
-    return charts.line_chart("Class balance", "effective classes among the chosen, first seed", lines)
+    return charts.line_chart(
+        "Class balance", "effective classes among the chosen, first seed", lines
+    )
 
 
 def _selected(
