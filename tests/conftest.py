@@ -5,6 +5,13 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+import torch
+
+
+# The models in tests are far too small for a second thread, which would mostly wait for its turn;
+# and sums over one thread are the same bits on every machine.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
