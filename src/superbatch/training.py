@@ -124,7 +124,6 @@ class Run:
             config, data, select.super_batch_size, "super-batches", view if same else plain
         )
         self.uniform = self._uniform_streams(view)
-        self._skipped_before: frozenset[int] = frozenset()
         self.result: ClassificationResult | None = None
         self.mirror: Mirror = nowhere
 
@@ -277,7 +276,6 @@ class Run:
             "learners": {role: learner.state_dict() for role, learner in self.trained.items()},
             "bank": self.bank.state_dict(),
             "stream": self.stream.state_dict(),
-            "skipped": sorted(self._skipped()),
             "uniform": {role: stream.state_dict() for role, stream in self.uniform.items()},
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
@@ -296,7 +294,6 @@ class Run:
         for role, learner in self.trained.items():
             learner.load_state_dict(state["learners"][role])
         self.stream.load_state_dict(state["stream"])
-        self._skipped_before = frozenset(state["skipped"])
         for role, stream in self.uniform.items():
             stream.load_state_dict(state["uniform"][role])
         self.bank.load_state_dict(
@@ -346,20 +343,17 @@ class Run:
                 "class_names": list(self.data.class_names),
             },
             "selection": self.recorder.selection_summary(),
-            "skipped_images": len(self._skipped()) + self._skipped_elsewhere(),
+            "skipped_images": self._skipped_images(),
             "reference": self.pretraining or None,
             "checkpoint": str(weights),
         }
         self.folder.finish(summary)
         return summary
 
-    def _skipped(self) -> frozenset[int]:
-        """Ids whose broken images were left out, before the run was resumed too."""
-        return self.stream.skipped | self._skipped_before
-
-    def _skipped_elsewhere(self) -> int:
-        """Broken images of a set that is only evaluated on."""
-        return len(self.data.evaluation.skipped) if self.config.data.eval_path else 0
+    def _skipped_images(self) -> int:
+        """Broken images that were left out, of a set that is only evaluated on too."""
+        elsewhere = self.data.evaluation.skipped if self.config.data.eval_path else ()
+        return len(self.stream.skipped) + len(elsewhere)
 
 
 def reference_config(config: Config) -> Config:

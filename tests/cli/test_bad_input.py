@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from superbatch import training
 from superbatch.cli import main
 
 
@@ -197,6 +198,23 @@ def test_a_few_broken_images_are_skipped_counted_and_reported(memory_gb, tmp_pat
     seen = pa.concat_tables([pq.read_table(part) for part in parts])["id"].to_pylist()
     assert 7 not in seen
     assert len(set(seen)) > 100
+
+
+def test_broken_images_met_before_a_stop_are_counted_after_it(tmp_path, monkeypatch, capsys):
+    path = parquet(tmp_path / "a.parquet", broken=[7])
+    flags = ["--data.path", path, "--data.memory-gb=0", "--steps=24", "--record.checkpoint-every=1"]
+    after = training.Run._after
+
+    def interrupted(run, step):
+        after(run, step)
+        if step.number == 20:  # all of the pool was read once, the broken one among it
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Run, "_after", interrupted)
+    assert main(["train", "uniform", *TINY, *flags, "--out=run"]) == 1
+    monkeypatch.setattr(training.Run, "_after", after)
+    assert main(["train", "--resume=run"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_images"] == 1
 
 
 def test_broken_images_of_a_set_only_evaluated_on_are_counted_too(tmp_path, capsys):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
+from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config, check
 from superbatch.errors import ConfigError, RunError
@@ -188,7 +189,6 @@ def show(
 ) -> None:
     """The comparison, and what was run again to confirm it."""
     from superbatch.cli.confirm import confirmation, confirmation_table
-    from superbatch.cli.progress import console
     from superbatch.report.table import comparison_table
 
     confirmed = confirmation(comparison, again)

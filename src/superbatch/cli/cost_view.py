@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from superbatch.cli.output import console
 from superbatch.errors import ConfigError
 
 
@@ -25,21 +25,19 @@ _TERMS: Mapping[str, str] = {
 
 def show(answer: Mapping[str, Any], *, with_devices: bool) -> None:
     """Print every term in both accountings, the verdict, and the actor sizes."""
-    console = Console()
-    console.print(terms_table(answer, "Cost in FLOPs, uniform training = 1"))
+    out = console()
+    out.print(terms_table(answer, "Cost in FLOPs, uniform training = 1"))
     if "measured" in answer:
-        console.print(
-            terms_table(answer["measured"], "Cost in seconds on this device, uniform = 1")
-        )
-    console.print(verdict_sentence(answer))
+        out.print(terms_table(answer["measured"], "Cost in seconds on this device, uniform = 1"))
+    out.print(verdict_sentence(answer))
     if "measured" in answer:
-        console.print(f"In seconds on this device: {answer['measured']['verdict']}.")
+        out.print(f"In seconds on this device: {answer['measured']['verdict']}.")
     if with_devices:
-        console.print(devices_sentence(answer["scoring_devices"]))
+        out.print(devices_sentence(answer["scoring_devices"]))
     if answer["actors"]:
-        console.print(actors_table(answer["actors"], answer["beta"]))
+        out.print(actors_table(answer["actors"], answer["beta"]))
     if any("reported_speedup" in row for row in answer["actors"]):
-        console.print(reported_sentence(answer["actors"]))
+        out.print(reported_sentence(answer["actors"]))
 
 
 def terms_table(answer: Mapping[str, Any], title: str) -> Table:

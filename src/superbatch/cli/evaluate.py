@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError
@@ -61,11 +62,10 @@ def whole_data(config: Config) -> Config:
 
 def show(numbers: dict[str, Any], class_names: Sequence[str]) -> None:
     """Accuracies as a table, the worst class first."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"top-1 {numbers['top1']:.4f}   top-5 {numbers['top5']:.4f}   "
         f"worst class {numbers['worst_class']:.4f}   of {numbers['examples']} examples",
         highlight=False,
@@ -80,4 +80,4 @@ def show(numbers: dict[str, Any], class_names: Sequence[str]) -> None:
     ]
     for name, share in sorted(shares, key=lambda pair: pair[1]):
         table.add_row(name, f"{share:.4f}")
-    console.print(table)
+    out.print(table)

@@ -14,12 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from superbatch.cli.output import console
 from superbatch.training import Status, Surroundings
-
-
-def console() -> Console:
-    """Standard output; wide enough for our tables where it is a file."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def si(value: float | int) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import BaseModel, ValidationError
 
+from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Switch, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
@@ -99,14 +100,12 @@ def open_training_data(config: Mapping[str, Any]) -> Examples:
 
 def show(comparison: Comparison, written: Sequence[Path]) -> None:
     """The table, the verdict, and where the page is."""
-    from rich.console import Console
-
     from superbatch.report.verdict import verdict
 
-    console = Console()
-    console.print(comparison_table(comparison))
+    out = console()
+    out.print(comparison_table(comparison))
     said = verdict(comparison)
     for sentence in (said.headline, *said.details):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for path in written:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)

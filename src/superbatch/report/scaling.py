@@ -4,8 +4,8 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import OptimizeWarning, curve_fit  # type: ignore[import-untyped]
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.optimize import OptimizeWarning, curve_fit
+from scipy.special import stdtrit
 
 from superbatch.report.read import Column
 from superbatch.report.statistics import Interval

@@ -1,0 +1,143 @@
+"""``superbatch compare`` end to end, as small as it gets."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from superbatch import training
+from superbatch.cli import main
+
+
+COMPARE = [
+    "compare",
+    "uniform",
+    "classact_ho",
+    "--seeds=2",
+    "--steps=4",
+    "--models.learner=mu-2400/4",
+    "--models.online=mu-2400/4",
+    "--models.reference=mu-2400/4",
+    "--select.super-batch-size=32",
+    "--select.sub-batch-size=16",
+    "--record.log-every=1",
+    "--record.evaluate-every=2",
+]
+RUNS = ["uniform-seed0", "classact_ho-seed0", "uniform-seed1", "classact_ho-seed1"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def without_times(comparison):
+    """``comparison`` without what differs from one run of the same to the next."""
+
+    def timeless(row):
+        return {name: value for name, value in row.items() if not name.startswith("seconds")}
+
+    return {
+        "metric": comparison["metric"],
+        "baseline": comparison["baseline"],
+        "runs": [timeless(row) for row in comparison["runs"]],
+        "summary": [timeless(row) for row in comparison["summary"]],
+    }
+
+
+def configuration(run):
+    return json.loads((run / "config.json").read_text())
+
+
+def test_two_recipes_with_two_seeds(tmp_path, capsys):
+    assert main([*COMPARE, "--out=both", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    comparison = json.loads(out)
+    assert comparison["metric"] == "val/accuracy"
+    assert comparison["baseline"] == "uniform"
+    assert {(row["recipe"], row["seed"]) for row in comparison["runs"]} == {
+        (recipe, seed) for recipe in ("uniform", "classact_ho") for seed in (0, 1)
+    }
+    for row in comparison["runs"]:
+        assert {
+            "recipe",
+            "seed",
+            "best",
+            "final",
+            "updates_to_baseline",
+            "learner_speedup",
+            "compute_speedup_paper",
+            "compute_speedup_full",
+            "seconds_speedup",
+        } <= row.keys()
+    assert [row["recipe"] for row in comparison["summary"]] == ["uniform", "classact_ho"]
+    for row in comparison["summary"]:
+        assert row["final"].keys() >= {"mean", "std"}
+
+    both = tmp_path / "both"
+    assert sorted(run.name for run in both.iterdir() if (run / "summary.json").exists()) == sorted(
+        RUNS
+    )
+    for run in RUNS:
+        final = json.loads((both / run / "summary.json").read_text())["val"]["accuracy"]
+        recipe, _, seed = run.partition("-seed")
+        (row,) = (
+            row for row in comparison["runs"] if (row["recipe"], row["seed"]) == (recipe, int(seed))
+        )
+        assert row["final"] == final
+
+
+def test_all_recipes_share_data_and_references(tmp_path, capsys):
+    three = [*COMPARE[:2], "rho_loss", *COMPARE[2:], "--out=three"]
+    assert main(three) == 0
+    assert "run folder three/uniform-seed0" in capsys.readouterr().out
+    runs = {run: tmp_path / "three" / run for run in [*RUNS, "rho_loss-seed0", "rho_loss-seed1"]}
+    # What one recipe holds out, no learner sees; nor what is evaluated on.
+    data = [configuration(run)["data"] for run in runs.values()]
+    assert all(one == data[0] for one in data)
+    assert data[0]["holdout_fraction"] == 0.5
+    # One reference a seed, though two recipes use it; each pays for it in full.
+    references = list((tmp_path / "three" / "references").iterdir())
+    assert len(references) == 2
+    held_out = {name for name in runs if not name.startswith("uniform")}
+    for name in held_out:
+        summary = json.loads((runs[name] / "summary.json").read_text())
+        assert summary["flops"]["by_role"]["reference"]["pretrain"] > 0
+        assert not (runs[name] / "reference").exists()
+    # The same first examples, whoever chooses from them.
+    first = [
+        pq.read_table(next((runs[name] / "selection").glob("*.parquet")))["id"].to_pylist()
+        for name in sorted(runs)
+        if name.endswith("seed0")
+    ]
+    assert first[0][:16] == first[1][:16] == first[2][:16]
+
+
+def test_the_same_command_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    assert main([*COMPARE, "--out=through", "--json"]) == 0
+    through = json.loads(capsys.readouterr().out)
+
+    after = training.Run._after
+    turns = 0
+
+    def interrupted(run, step):
+        nonlocal turns
+        turns += 1
+        if turns == 13:  # 4 of uniform, 4 of a reference, 4 of classact_ho, and 1 of the next seed
+            raise KeyboardInterrupt
+        after(run, step)
+
+    monkeypatch.setattr(training.Run, "_after", interrupted)
+    assert main([*COMPARE, "--out=parts", "--json"]) == 1
+    assert capsys.readouterr().err == "superbatch: interrupted\n"
+    done = [run for run in RUNS if (tmp_path / "parts" / run / "summary.json").exists()]
+    assert done == RUNS[:2]
+    stamps = {run: (tmp_path / "parts" / run / "summary.json").stat().st_mtime_ns for run in done}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main([*COMPARE, "--out=parts", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert without_times(parts) == without_times(through)
+    for run, stamp in stamps.items():
+        assert (tmp_path / "parts" / run / "summary.json").stat().st_mtime_ns == stamp
