@@ -5,10 +5,11 @@
     ├── DataError        data that is missing, broken or not what the settings say
     ├── CheckpointError  a checkpoint that is missing, broken or of another model
     ├── RunError         a run folder that cannot be written, read or continued
-    └── LedgerError      a cost that would be counted wrong
+    ├── LedgerError      a cost that would be counted wrong
+    └── Stopped          a run that was asked to stop; its state is on disk
 
 Each message says what was wrong, both values, and the way out. The command line prints the message
-without a traceback and exits with 2.
+without a traceback and exits with 2, or with 1 for a run that was stopped.
 """
 
 
@@ -34,3 +35,7 @@ class RunError(SuperbatchError):
 
 class LedgerError(SuperbatchError):
     """A cost that would be counted wrong."""
+
+
+class Stopped(SuperbatchError):
+    """A run that was asked to stop; its state is on disk."""

@@ -100,9 +100,10 @@ class RunFolder:
 
     def write_selection(self, first: int, last: int, columns: Mapping[str, np.ndarray]) -> None:
         """The choices of steps ``first`` to ``last`` as one more part."""
+        # What is not known of an example that the bank gave again (NaN) is null in the file.
         types = {"step": pa.int32(), "id": pa.int64(), "chosen": pa.bool_()}
         arrays = {
-            name: pa.array(values, type=types.get(name, pa.float32()))
+            name: pa.array(values, type=types.get(name, pa.float32()), from_pandas=True)
             for name, values in columns.items()
         }
         table = pa.table(arrays)

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from superbatch.bank import MemoryBank
 from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
 from superbatch.clock import Clock
 from superbatch.config import Config, check
-from superbatch.errors import RunError
+from superbatch.errors import Stopped
 from superbatch.evaluation import ClassificationResult, evaluate_classification
 from superbatch.flops import Ledger, forward_flops
 from superbatch.learner import Learner, loss_source
@@ -27,32 +26,8 @@ from superbatch.record import Recorder
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed, generator
 from superbatch.sources import Stream, plain
+from superbatch.surroundings import Status, Surroundings
 from superbatch.types import Batch, LossSource, Metrics, Role, View, to_device
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a run is, for whoever shows it."""
-
-    title: str
-    step: int
-    steps: int
-    numbers: Metrics
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run has around it: who watches, who may stop it, where references are kept."""
-
-    command: list[str] = field(default_factory=lambda: list(sys.argv))
-    watch: Callable[[Status], None] = lambda status: None
-    stop: Callable[[], bool] = lambda: False
-    references: Path | None = None
-    """Folder where references are shared between runs; none: each run trains its own."""
-
-
-class Stopped(RunError):
-    """The run was asked to stop; its state is on disk."""
 
 
 def run_folder(config: Config) -> Path:
@@ -314,16 +289,20 @@ class Run:
 
     def _conclude(self) -> dict[str, Any]:
         """Save the weights and write the summary."""
-        assert self.result is not None  # the last step is always evaluated
-        weights = self.folder.checkpoints / "learner.safetensors"
         for role, learner in self.trained.items():
             save_weights(
                 self.folder.checkpoints / f"{role}.safetensors",
                 learner.evaluated_weights(),
                 build.about_model(self.config, role, self.data),
             )
-        seconds = self.clock.state_dict()
-        summary = {
+        summary = self.summary()
+        self.folder.finish(summary)
+        return summary
+
+    def summary(self) -> dict[str, Any]:
+        """What the finished run came to and what it cost."""
+        assert self.result is not None  # the last step is always evaluated
+        return {
             "recipe": self.config.recipe,
             "seed": self.config.seed,
             "steps": self.config.steps,
@@ -334,7 +313,7 @@ class Run:
                 "full": self.ledger.total("full"),
                 "by_role": self.ledger.by_role(),
             },
-            "seconds": {"total": self.clock.total(), "by_phase": seconds},
+            "seconds": {"total": self.clock.total(), "by_phase": self.clock.state_dict()},
             "val": {
                 "accuracy": self.result.top1,
                 "top5": self.result.top5,
@@ -345,10 +324,8 @@ class Run:
             "selection": self.recorder.selection_summary(),
             "skipped_images": self._skipped_images(),
             "reference": self.pretraining or None,
-            "checkpoint": str(weights),
+            "checkpoint": str(self.folder.checkpoints / "learner.safetensors"),
         }
-        self.folder.finish(summary)
-        return summary
 
     def _skipped_images(self) -> int:
         """Broken images that were left out, of a set that is only evaluated on too."""

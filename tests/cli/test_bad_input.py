@@ -201,13 +201,15 @@ def test_a_few_broken_images_are_skipped_counted_and_reported(memory_gb, tmp_pat
 
 
 def test_broken_images_met_before_a_stop_are_counted_after_it(tmp_path, monkeypatch, capsys):
-    path = parquet(tmp_path / "a.parquet", broken=[7])
+    path = parquet(
+        tmp_path / "a.parquet", broken=[121]
+    )  # read in the first step, and after step 20 not again
     flags = ["--data.path", path, "--data.memory-gb=0", "--steps=24", "--record.checkpoint-every=1"]
     after = training.Run._after
 
     def interrupted(run, step):
         after(run, step)
-        if step.number == 20:  # all of the pool was read once, the broken one among it
+        if step.number == 20:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training.Run, "_after", interrupted)

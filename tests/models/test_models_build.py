@@ -27,8 +27,8 @@ def test_a_timm_name_of_fixed_image_size_is_built_for_ours():
 
 def test_the_shape_is_the_tables():
     # 48 wide, 2 deep, MLP 192: patches 16*48+48 = 816, positions 5*48 = 240, a class token 48;
-    # a block: norms 2*96, qkv 48*144+144 = 7056, output 48*48+48 = 2352, MLP 48*192+192 + 192*48+48 = 18672, so 28272;
-    # last norm 96, head 48*10+10 = 490
+    # a block: norms 2*96, qkv 48*144+144 = 7056, output 48*48+48 = 2352,
+    # MLP 48*192+192 + 192*48+48 = 18672, so 28272; last norm 96, head 48*10+10 = 490
     model = build_model("mu-2400/4", image_size=8, channels=1, classes=10, seed=0)
     assert weights(model).numel() == 816 + 240 + 48 + 2 * 28272 + 96 + 490
 

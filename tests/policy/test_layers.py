@@ -8,7 +8,7 @@ import superbatch
 
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
-    ["types", "errors", "seeds", "clock", "files"],
+    ["types", "errors", "seeds", "clock", "files", "surroundings"],
     ["criterion", "selection", "tasks", "models", "sources"],
     ["bank", "learner", "cost", "flops"],
     ["actors", "evaluation"],

@@ -18,6 +18,7 @@ from superbatch.models.build import build_model
 from superbatch.recipes import RECIPES, recipe
 from superbatch.seeds import derived_seed
 from superbatch.sources import permuted
+from superbatch.surroundings import Surroundings
 
 
 TINY = {"learner": "mu-1000/4", "online": "mu-2400/4", "reference": "mu-2400/4"}
@@ -185,7 +186,7 @@ def test_a_held_out_reference_never_sees_the_learners_data(name, tmp_path):
         ),
         training.build.load_data(config.changed(data={"part": "holdout"})),
         training.RunFolder(tmp_path / "unused"),
-        training.Surroundings(),
+        Surroundings(),
     )
     held_out = {
         int(i) for batch, _ in zip(run.stream, range(40), strict=False) for i in batch["id"]

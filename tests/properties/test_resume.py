@@ -14,8 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 from superbatch import training
+from superbatch.errors import Stopped
 from superbatch.recipes import recipe
-from superbatch.training import Stopped, Surroundings
+from superbatch.surroundings import Surroundings
 
 
 def config(name, out, **sections):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from superbatch.errors import SuperbatchError
+from superbatch.errors import Stopped, SuperbatchError
 
 
 COMMANDS: Mapping[str, str] = {
@@ -58,8 +58,7 @@ def guarded(name: str, rest: Sequence[str]) -> int:
     try:
         code: int = importlib.import_module(f"superbatch.cli.{name}").run(rest)
     except SuperbatchError as error:
-        stopped = type(error).__name__ == "Stopped"
-        return complain(str(error), FAILED if stopped else BAD_USAGE)
+        return complain(str(error), FAILED if isinstance(error, Stopped) else BAD_USAGE)
     except OSError as error:
         if not out_of_space(error):
             raise
@@ -75,10 +74,8 @@ def overview() -> str:
     """What ``superbatch --help`` prints."""
     width = max(map(len, COMMANDS))
     lines = (f"  superbatch {name:<{width}}  {does}" for name, does in COMMANDS.items())
-    return "\n".join(
-        ["Train large vision models on data that small models choose.", "", *lines, ""]
-        + ["superbatch COMMAND --help says more."]
-    )
+    said = "Train large vision models on data that small models choose."
+    return "\n".join([said, "", *lines, "", "superbatch COMMAND --help says more."])
 
 
 def complain(message: str, code: int) -> int:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config, check
-from superbatch.errors import ConfigError, RunError
+from superbatch.errors import ConfigError, RunError, Stopped
 from superbatch.files import write_json
 from superbatch.recipes import RECIPES, recipe, resolved
 
@@ -19,7 +19,7 @@ from superbatch.recipes import RECIPES, recipe, resolved
 if TYPE_CHECKING:
     from superbatch.cli.confirm import Trial
     from superbatch.report.speedup import Comparison
-    from superbatch.training import Surroundings
+    from superbatch.surroundings import Surroundings
 
 
 class Compare(BaseModel):
@@ -133,8 +133,8 @@ def train_all(plan: Plan, around: "Surroundings") -> None:
                 training.resume(folder, titled)
             else:
                 training.start(config, titled)
-        except training.Stopped as stopped:
-            raise training.Stopped(
+        except Stopped as stopped:
+            raise Stopped(
                 f"stopped in run {number} of {len(plan.runs)}; the same command goes on from there"
             ) from stopped
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from superbatch.cli.output import console
-from superbatch.training import Status, Surroundings
+from superbatch.surroundings import Status, Surroundings
 
 
 def si(value: float | int) -> str:

@@ -57,7 +57,7 @@ def parse(kind: type[T], default: T, argv: Sequence[str], command: str) -> T:
 
 
 def wrong_values(error: ValidationError, name: Callable[[str, Sequence[str]], str]) -> str:
-    """Each bad value as a clause; ``name`` names a field by its model's title and its path there."""
+    """Each bad value as a clause; ``name`` names a field by its model's title and path there."""
     return "; ".join(
         f"{name(error.title, [str(part) for part in one['loc']])}: {one['msg']} "
         f"(it is {one['input']!r})"

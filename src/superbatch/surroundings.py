@@ -1,0 +1,29 @@
+"""What a run has around it: who watches, who may stop it, where references are kept."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from superbatch.types import Metrics
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is, for whoever shows it."""
+
+    title: str
+    step: int
+    steps: int
+    numbers: Metrics
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run has around it: who watches, who may stop it, where references are kept."""
+
+    command: list[str] = field(default_factory=lambda: list(sys.argv))
+    watch: Callable[[Status], None] = lambda status: None
+    stop: Callable[[], bool] = lambda: False
+    references: Path | None = None
+    """Folder where references are shared between runs; none: each run trains its own."""
