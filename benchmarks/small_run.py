@@ -10,7 +10,7 @@ from superbatch.recipes import recipe, resolved
 
 SUPER_BATCH_SIZE = 1024
 SUB_BATCH_SIZE = 512
-LEARNER = "Ti/8"
+LEARNER = "mu-100/8"
 ACTOR = "mu-1000/8"
 SIDE = 32
 
