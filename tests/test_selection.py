@@ -3,12 +3,18 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from superbatch.errors import ConfigError, DataError
-from superbatch.selection import effective_sample_size, kept_gain, sample_indices
+from superbatch.selection import (
+    effective_sample_size,
+    kept_gain,
+    rank_correlation,
+    sample_indices,
+)
 
 
 def indices_by_numpy(scores, size, temperature, seed):
@@ -132,3 +138,15 @@ def test_kept_gain_by_hand():
     assert float(kept_gain(scores, torch.tensor([2, 3]))) == pytest.approx(1.0)
     assert float(kept_gain(scores, torch.tensor([0, 2]))) == pytest.approx(0.0)
     assert float(kept_gain(torch.zeros(4), torch.tensor([0, 1]))) == 0.0
+
+
+def test_rank_correlation_is_spearmans():
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 8, (2, 40)).astype(float)  # with many ties
+    expected = scipy.stats.spearmanr(first, second).statistic
+    measured = rank_correlation(torch.from_numpy(first).float(), torch.from_numpy(second).float())
+    assert measured == pytest.approx(expected, abs=1e-6)
+    up = torch.tensor([0.1, 0.5, 9.0])
+    assert rank_correlation(up, up.exp()) == pytest.approx(1.0)
+    assert rank_correlation(up, -up) == pytest.approx(-1.0)
+    assert rank_correlation(up, torch.zeros(3)) == 0.0

@@ -82,3 +82,19 @@ def kept_gain(scores: Float[Tensor, " B"], chosen: Int[Tensor, " b"]) -> Float[T
     spread = finite.std(correction=0)
     gain = (scores[chosen].mean() - finite.mean()) / spread
     return torch.where(spread > 0, gain, torch.zeros_like(gain))
+
+
+def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float:
+    """Spearman's: 1 if both put the examples in the same order, -1 if in the opposite one.
+
+    Ties get the mean of their ranks. 0 where one does not vary.
+    """
+    both = torch.stack([_ranks(first), _ranks(second)])
+    return float(torch.corrcoef(both)[0, 1].nan_to_num(0.0))
+
+
+def _ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    ascending = values.sort().values
+    below = torch.searchsorted(ascending, values)
+    not_above = torch.searchsorted(ascending, values, right=True)
+    return (below + not_above).double() / 2

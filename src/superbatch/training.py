@@ -25,9 +25,10 @@ from superbatch.recipes import recipe, resolved
 from superbatch.record import Recorder
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed, generator
+from superbatch.selection import rank_correlation
 from superbatch.sources import Stream, plain
 from superbatch.surroundings import Status, Surroundings
-from superbatch.types import Batch, LossSource, Metrics, Role, View, to_device
+from superbatch.types import Batch, LossSource, Metrics, Role, View, size, to_device
 
 
 def run_folder(config: Config) -> Path:
@@ -114,9 +115,9 @@ class Run:
         if "reference" not in self.trained:
             return {}
         multiple = self.config.reference_training.batch_multiple
-        size = multiple * self.config.select.sub_batch_size
+        count = multiple * self.config.select.sub_batch_size
         return {
-            "reference": build.stream_of(self.config, self.data, size, "reference batches", view)
+            "reference": build.stream_of(self.config, self.data, count, "reference batches", view)
         }
 
     def _price(self, model: torch.nn.Module) -> int:
@@ -192,7 +193,7 @@ class Run:
         row: dict[str, float | int] = {}
         evaluate_every = record.evaluate_every or max(1, self.config.steps // 20)
         if last or number % evaluate_every == 0:
-            row = self._evaluate()
+            row = self._evaluate() | self._agreement(step)
         if row or number == 1 or number % record.log_every == 0:
             with self.clock("recording"):
                 self._log(step, row)
@@ -216,6 +217,17 @@ class Run:
             )
         self.ledger.evaluate("learner", self.result.examples)
         return self.result.metrics()
+
+    def _agreement(self, step: Step) -> dict[str, float | int]:
+        """Whether the online model finds hard what the learner finds hard, on the sub-batch."""
+        if "online" not in self.trained:
+            return {}
+        batch = self.learn_view(step.draw.examples)
+        with self.clock("evaluation"):
+            learner, online = (self.trained[role].losses(batch) for role in ("learner", "online"))
+        for role in ("learner", "online"):
+            self.ledger.evaluate(role, size(batch))
+        return {"selection/agreement": rank_correlation(learner, online)}
 
     def _log(self, step: Step, evaluated: Metrics) -> None:
         row = self.recorder.row(step)

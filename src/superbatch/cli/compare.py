@@ -1,7 +1,8 @@
 """``superbatch compare``: several recipes on the same data and seeds, one table at the end."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from superbatch.recipes import RECIPES, recipe, resolved
 if TYPE_CHECKING:
     from superbatch.cli.confirm import Trial
     from superbatch.report.speedup import Comparison
-    from superbatch.surroundings import Surroundings
+    from superbatch.surroundings import Status, Surroundings
 
 
 class Compare(BaseModel):
@@ -124,31 +125,50 @@ def train_all(plan: Plan, around: "Surroundings") -> None:
     """Every run of the plan that is not finished."""
     from superbatch import training
 
-    for number, config in enumerate(plan.runs, start=1):
-        assert config.out is not None
-        folder = Path(config.out)
-        titled = with_title(around, f"run {number}/{len(plan.runs)} {folder.name}")
+    folders = [Path(str(config.out)) for config in plan.runs]
+    left = [place for place, folder in enumerate(folders) if not is_finished(folder)]
+    began = time.monotonic()
+    for done, place in enumerate(left):
+        title = f"run {place + 1}/{len(folders)} {folders[place].name}"
+        share = PlanShare(title, done, len(left), began)
+        inside = replace(around, watch=share.watching(around.watch))
         try:
-            if (folder / "config.json").is_file():
-                training.resume(folder, titled)
+            if (folders[place] / "config.json").is_file():
+                training.resume(folders[place], inside)
             else:
-                training.start(config, titled)
+                training.start(plan.runs[place], inside)
         except Stopped as stopped:
-            raise Stopped(
-                f"stopped in run {number} of {len(plan.runs)}; the same command goes on from there"
-            ) from stopped
+            raise Stopped(f"stopped in {title}; the same command goes on from there") from stopped
 
 
-def with_title(around: "Surroundings", title: str) -> "Surroundings":
-    """``around``, with every status told as part of ``title``."""
-    watch = around.watch
+def is_finished(folder: Path) -> bool:
+    """Whether a run ended in ``folder``."""
+    return (folder / "summary.json").is_file()
 
-    def titled(status: object) -> None:
-        inner = getattr(status, "title", "")
-        suffix = ", reference" if inner == "reference" else ""
-        watch(replace(status, title=title + suffix))  # type: ignore[arg-type, type-var]
 
-    return replace(around, watch=titled)
+@dataclass(frozen=True)
+class PlanShare:
+    """One run as a part of what is left to train: ``done`` of ``total`` runs since ``began``."""
+
+    title: str
+    done: int
+    total: int
+    began: float
+
+    def watching(self, watch: "Callable[[Status], None]") -> "Callable[[Status], None]":
+        """``watch`` told which run it is, and how many seconds the whole plan has left."""
+
+        def titled(status: "Status") -> None:
+            is_reference = status.title == "reference"
+            worked = self.done + (0.0 if is_reference else status.step / status.steps)
+            numbers = dict(status.numbers)
+            if worked > 0:
+                rate = (time.monotonic() - self.began) / worked
+                numbers["plan/seconds_left"] = rate * (self.total - worked)
+            title = self.title + (", reference" if is_reference else "")
+            watch(replace(status, title=title, numbers=numbers))
+
+        return titled
 
 
 def folders(plan: Plan) -> Iterator[Path]:

@@ -39,6 +39,8 @@ def described(numbers: Mapping[str, Any]) -> str:
         parts.append(f"kept {kept:.0%}")
     if "flops/full" in numbers:
         parts.append(f"{si(numbers['flops/full'])}FLOPs")
+    if "plan/seconds_left" in numbers:
+        parts.append(f"all runs {numbers['plan/seconds_left'] / 60:.1f} min left")
     return " · ".join(parts)
 
 
