@@ -182,6 +182,11 @@ class Config(Section):
         return self.model_validate(self.model_dump() | update)
 
 
+def uses_reference(config: Config) -> bool:
+    """Whether the criterion weighs the losses of a reference."""
+    return config.select.criterion in ("easy", "learnability", "rho_loss")
+
+
 def check(config: Config) -> None:
     """Refuse settings that cannot work together, with a ``ConfigError``."""
     select = config.select
@@ -201,6 +206,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"--data.label-noise {config.data.label_noise} makes its own truth, and "
             f"--data.truth {config.data.truth} names another; leave one out"
+        )
+    if config.reference and not uses_reference(config):
+        raise ConfigError(
+            f"criterion {select.criterion} scores without a reference and cannot use "
+            f"--reference {config.reference}; leave it out, or take a recipe such as classact"
         )
     if config.reference and config.reference_training.data == "alongside":
         raise ConfigError(

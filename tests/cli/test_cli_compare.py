@@ -141,3 +141,34 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch
     assert without_times(parts) == without_times(through)
     for run, stamp in stamps.items():
         assert (tmp_path / "parts" / run / "summary.json").stat().st_mtime_ns == stamp
+
+
+def test_a_reference_that_is_given_serves_the_recipes_that_use_one(tmp_path, capsys):
+    tiny = [flag for flag in COMPARE[3:] if not flag.startswith("--seeds")]
+    assert main(["train", "uniform", *tiny, "--models.learner=mu-2400/4", "--out=teacher"]) == 0
+    given = "--reference=teacher"
+    assert main(["compare", "uniform", "classact", *tiny, given, "--out=given"]) == 0
+    assert configuration(tmp_path / "given" / "uniform-seed0")["reference"] is None
+    assert configuration(tmp_path / "given" / "classact-seed0")["reference"] == "teacher"
+    assert not (tmp_path / "given" / "references").exists()
+    capsys.readouterr()
+    assert main(["train", "uniform", *tiny, given, "--out=alone"]) == 2
+    assert "criterion uniform scores without a reference" in capsys.readouterr().err
+    assert not (tmp_path / "alone").exists()
+
+
+def test_confirm_runs_what_the_curve_promises(tmp_path, capsys):
+    # rs2 costs what uniform costs: the baseline "at its compute" is the same length again.
+    command = ["compare", "uniform", "rs2", *COMPARE[3:], "--confirm", "--json", "--out=confirmed"]
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    equal = [row for row in told["confirmation"] if row["question"] == "as much compute as rs2"]
+    assert [(row["recipe"], row["steps"]) for row in equal] == [("uniform", 4)]
+    again = configuration(tmp_path / "confirmed" / "confirm" / "uniform-4-seed1")
+    assert (again["steps"], again["seed"]) == (4, 1)
+    # The same run again comes to the same: uniform's final accuracy, seed by seed.
+    finals = [run["final"] for run in told["runs"] if run["recipe"] == "uniform"]
+    assert equal[0]["final"]["mean"] == pytest.approx(sum(finals) / 2)
+    assert equal[0]["baseline_best"] == pytest.approx(
+        sum(run["best"] for run in told["runs"] if run["recipe"] == "uniform") / 2
+    )

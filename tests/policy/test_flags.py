@@ -1,5 +1,10 @@
 """Flags are frozen: scripts rely on them. A new one is added here on purpose, or not at all."""
 
+import dataclasses
+import importlib
+
+import pytest
+
 from superbatch.config import Config, Section
 
 
@@ -39,6 +44,31 @@ def flags(section: type[Section], prefix: str = "") -> list[str]:
 
 def test_the_flags_are_the_frozen_ones():
     assert sorted(flags(Config)) == sorted(FLAGS)
+
+
+COMMANDS = {
+    "train": "json_ settings",
+    "compare": "baseline confirm json_ seeds settings",
+    "evaluate": "json_ settings",
+    "report": "allow_mixed baseline figures json_ metric out runs smooth",
+}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_flags_of_commands_are_the_frozen_ones(command):
+    module = importlib.import_module(f"superbatch.cli.{command}")
+    fields = getattr(module, command.capitalize()).model_fields
+    assert " ".join(sorted(fields)) == COMMANDS[command]
+
+
+def test_the_flags_of_cost_are_the_frozen_ones():
+    from superbatch.cli.cost import Options
+
+    assert " ".join(sorted(field.name for field in dataclasses.fields(Options))) == (
+        "actor actor_text amortised_over beta classes image_size json learner learner_text measure online "
+        "plot reference reference_batch_multiple reference_examples_ratio reference_training "
+        "reuse_forward rho scorer scoring_devices speedup train_online"
+    )
 
 
 def test_every_flag_says_what_it_does():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
-from superbatch.config import Config, check
+from superbatch.config import Config, check, uses_reference
 from superbatch.errors import ConfigError, RunError, Stopped
 from superbatch.files import write_json
 from superbatch.recipes import RECIPES, recipe, resolved
@@ -87,7 +87,11 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
     runs = [
         resolved(
             config.changed(
-                seed=seed, data={"holdout_fraction": held_out}, out=str(run_path(out, config, seed))
+                seed=seed,
+                data={"holdout_fraction": held_out},
+                out=str(run_path(out, config, seed)),
+                # The flags are the same for all; the recipes that score without one do without.
+                reference=config.reference if uses_reference(config) else None,
             )
         )
         for seed in range(arguments.settings.seed, arguments.settings.seed + arguments.seeds)
@@ -162,7 +166,7 @@ class PlanShare:
             is_reference = status.title == "reference"
             worked = self.done + (0.0 if is_reference else status.step / status.steps)
             numbers = dict(status.numbers)
-            if worked > 0:
+            if worked > 0.05:  # before that, starting up would pass for the pace
                 rate = (time.monotonic() - self.began) / worked
                 numbers["plan/seconds_left"] = rate * (self.total - worked)
             title = self.title + (", reference" if is_reference else "")
