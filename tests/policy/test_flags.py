@@ -65,9 +65,9 @@ def test_the_flags_of_cost_are_the_frozen_ones():
     from superbatch.cli.cost import Options
 
     assert " ".join(sorted(field.name for field in dataclasses.fields(Options))) == (
-        "actor actor_text amortised_over beta classes image_size json learner learner_text measure "
-        "online plot reference reference_batch_multiple reference_examples_ratio reference_training "
-        "reuse_forward rho scorer scoring_devices speedup train_online"
+        "actor actor_text amortised_over beta classes image_size json learner learner_text "
+        "measure online plot reference reference_batch_multiple reference_examples_ratio "
+        "reference_training reuse_forward rho scorer scoring_devices speedup train_online"
     )
 
 
