@@ -27,8 +27,8 @@ REPORTED_SPEEDUP = {("L", "B"): 0.31, ("L", "Ti"): 0.26}
 class Options:
     """Does selection pay? Every term of its cost, relative to uniform training = 1 (paper, eq. 5).
 
-    A model is SIZE/PATCH ("L/16", "mu-300/4"), a name of timm ("resnet50"), or the FLOPs of its
-    forward pass per example ("61.6G", "1.2T").
+    A model is SIZE/PATCH ("L/16", "mu-300/4"), a name of timm ("resnet50"), both towers of one of
+    open_clip ("open_clip:ViT-B-32"), or the FLOPs of its forward pass per example ("61.6G").
     """
 
     learner: Annotated[str, tyro.conf.arg(metavar="MODEL")]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+from superbatch.cli.cost_clip import PREFIX, clip_flops
 from superbatch.cost import Price
 from superbatch.errors import ConfigError
 from superbatch.models.variants import (
@@ -38,6 +39,8 @@ def model_flops(name: str, *, image_size: int, classes: int) -> int | float:
                 f"a model that takes {name} FLOPs does nothing; give what it really takes"
             )
         return flops
+    if name.startswith(PREFIX):
+        return clip_flops(name.removeprefix(PREFIX))
     vit = parse_vit_name(name)
     if vit is not None:
         size, patch = vit
@@ -73,8 +76,8 @@ def text_flops(tower: str | None) -> int | float:
 
 def model_seconds(name: str, *, image_size: int, classes: int) -> Price:
     """Seconds per image of a forward pass and of an update on this device, after a few seconds."""
-    if parse_flops(name) is not None:
-        raise ConfigError(f"--measure needs models that can be built, not {name} FLOPs")
+    if parse_flops(name) is not None or name.startswith(PREFIX):
+        raise ConfigError(f"--measure needs image models that can be built here, not {name}")
     import torch
 
     from superbatch.models.build import build_model
