@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from headless import CHROMIUM, Browser
 
@@ -29,10 +30,12 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cifar10n(tmp_path_factory, real_data):
     out = tmp_path_factory.mktemp("cifar10n") / "compared"
-    data = real_data / "cifar10n"
-    train, test = str(data / "train.parquet"), str(data / "test.parquet")
-    flags = ("--data.path", train, "--data.label", "label_worse", "--data.truth", "label")
-    assert compare(out, 16, *flags, "--data.eval-path", test) == 0
+    # A part of it: shape checks of every decoded image would make all of it slow.
+    part = tmp_path_factory.mktemp("part") / "train.parquet"
+    whole = pq.read_table(real_data / "cifar10n" / "train.parquet")
+    pq.write_table(whole.slice(0, 2000), part)
+    flags = ("--data.path", str(part), "--data.label", "label_worse", "--data.truth", "label")
+    assert compare(out, 16, *flags) == 0
     return out
 
 

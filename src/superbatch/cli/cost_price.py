@@ -77,7 +77,7 @@ def text_flops(tower: str | None) -> int | float:
 def model_seconds(name: str, *, image_size: int, classes: int) -> Price:
     """Seconds per image of a forward pass and of an update on this device, after a few seconds."""
     if parse_flops(name) is not None or name.startswith(PREFIX):
-        raise ConfigError(f"--measure needs image models that can be built here, not {name}")
+        raise ConfigError(f"--measure needs models that can be built here, not {name}")
     import torch
 
     from superbatch.models.build import build_model
