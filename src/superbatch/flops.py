@@ -111,6 +111,7 @@ def _counted_flops(model: nn.Module, example_input: Tensor) -> int:
     try:
         with torch.no_grad(), counter:
             phantom(example_input.to("meta"))
+    # What a foreign model raises without numbers differs by model; all of it means "no price".
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         raise LedgerError(
             f"{type(model).__name__} cannot be priced: a forward pass on the meta device failed "
