@@ -14,6 +14,14 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory):
+    """Indexes of shards that tests read are not left on the machine."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SUPERBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def unchecked():
     """Types are not checked within: what a user without the checks meets."""

@@ -1,11 +1,12 @@
 """Examples at random access: in memory as pixels, or encoded and decoded when they are read."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from superbatch.errors import DataError
@@ -25,6 +26,7 @@ Progress = Callable[[int, int], None]
 
 _CHECKED_FROM = 1000  # distinct rows read before a share of broken ones means much
 _DECODED_AT_ONCE = 1024
+_HELD_AT_ONCE = 64  # images of whatever size, before they are resized
 
 
 @runtime_checkable
@@ -89,60 +91,95 @@ class ArrayExamples:
 
 
 @final
-class EncodedExamples:
-    """Encoded images, decoded to RGB each time they are read.
+class EncodedImages:
+    """Encoded images by row, decoded to RGB each time they are read; broken ones are counted.
 
-    ``image_size`` is the side in pixels that images are resized to; without it every image must be
-    of the first one's size.
+    ``encoded`` gives the bytes of rows, empty where there are none, and ``named`` says in messages
+    which rows are meant. ``image_size`` is the side in pixels that images are resized to; without
+    it every image must be of the first one's size.
     """
 
     def __init__(
-        self, encoded: Encoded, catalogue: Catalogue, *, image_size: int | None = None
+        self,
+        encoded: Callable[[Int64[np.ndarray, " n"]], list[bytes]],
+        count: int,
+        *,
+        named: Callable[[Sequence[int]], str],
+        image_size: int | None = None,
     ) -> None:
         self.encoded = encoded
-        self.catalogue = catalogue
-        self.ids = catalogue.ids
-        self.labels = catalogue.labels
-        self.class_names = catalogue.class_names
+        self.count = count
+        self.named = named
         self._resizes = image_size is not None
         height, width = (image_size, image_size) if image_size else self._first_size()
         self.image_shape = (3, height, width)
-        self.fingerprint = catalogue.fingerprint(self.image_shape)
-        self._was_read = np.zeros(len(catalogue), dtype=bool)
+        self._was_read = np.zeros(count, dtype=bool)
         self._broken: set[int] = set()
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @property
-    def skipped(self) -> frozenset[int]:
-        """Ids of the broken images met so far."""
-        return frozenset(self._broken)
+    def broken(self) -> Int64[np.ndarray, " broken"]:
+        """The rows of broken images met so far, ascending."""
+        return np.array(sorted(self._broken), dtype=np.int64)
 
-    def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
-        """See `Examples.read`. The limit holds from the 1000th distinct row, or from the last."""
+    def read(
+        self, rows: Int64[np.ndarray, " n"]
+    ) -> tuple[UInt8[Tensor, "m 3 height width"], Bool[np.ndarray, " n"]]:
+        """`decoded`; ``DataError`` if over 1 % were broken so far.
+
+        The limit holds from the 1000th distinct row, or from the last.
+        """
         images, readable = self.decoded(rows)
         self._was_read[rows] = True
-        self._broken.update(self.ids[rows[~readable]].tolist())
+        self._broken.update(rows[~readable].tolist())
         count = int(np.count_nonzero(self._was_read))
-        if count >= min(len(self), _CHECKED_FROM):
-            check_broken(sorted(self._broken), count)
-        return {**self.catalogue.fields(rows[readable]), "image": images}
+        if count >= min(self.count, _CHECKED_FROM):
+            self.check_broken(sorted(self._broken), count)
+        return images, readable
 
     def decoded(
         self, rows: Int64[np.ndarray, " n"]
-    ) -> tuple[UInt8[Tensor, "m 3 height width"], np.ndarray]:
-        """The images of ``rows`` that can be decoded, and for each row whether it could be."""
-        images = decoded([self.encoded(row) for row in rows.tolist()])
-        readable = np.array([image is not None for image in images], dtype=bool)
-        fitting = [
-            self._fitting(image, row)
-            for image, row in zip(images, rows.tolist(), strict=True)
-            if image is not None
-        ]
+    ) -> tuple[UInt8[Tensor, "m 3 height width"], Bool[np.ndarray, " n"]]:
+        """The images of ``rows`` that can be decoded, and for each row whether it could be.
+
+        A row that comes several times is decoded once.
+        """
+        distinct, place = np.unique(rows, return_inverse=True)
+        images: list[Tensor | None] = []
+        for start in range(0, len(distinct), _HELD_AT_ONCE):
+            part = distinct[start : start + _HELD_AT_ONCE]
+            for row, image in zip(part.tolist(), decoded(self.encoded(part)), strict=True):
+                images.append(None if image is None else self._fitting(image, row))
+        readable = np.array([image is not None for image in images], dtype=bool)[place]
+        fitting = [image for image in map(images.__getitem__, place) if image is not None]
         if not fitting:
             return torch.empty(0, *self.image_shape, dtype=torch.uint8), readable
         return torch.stack(fitting), readable
+
+    def all_decoded(
+        self, progress: Progress | None = None
+    ) -> tuple[UInt8[Tensor, "m 3 height width"], Bool[np.ndarray, " rows"]]:
+        """`decoded` of every row; ``DataError`` if over 1 % are broken."""
+        images = torch.empty(self.count, *self.image_shape, dtype=torch.uint8)
+        readable = np.zeros(self.count, dtype=bool)
+        filled = 0
+        for start in range(0, self.count, _DECODED_AT_ONCE):
+            rows = np.arange(start, min(start + _DECODED_AT_ONCE, self.count), dtype=np.int64)
+            part, readable[rows] = self.decoded(rows)
+            images[filled : filled + len(part)] = part
+            filled += len(part)
+            if progress is not None:
+                progress(int(rows[-1]) + 1, self.count)
+        self.check_broken(np.flatnonzero(~readable).tolist(), self.count)
+        return images[:filled], readable
+
+    def check_broken(self, broken: Sequence[int], read: int) -> None:
+        """Raise ``DataError`` if the rows ``broken`` are over 1 % of the ``read`` images."""
+        if len(broken) > BROKEN_LIMIT * read:
+            raise DataError(
+                f"{len(broken)} of {read} images cannot be decoded ({len(broken) / read:.1%}, the "
+                f"limit is {BROKEN_LIMIT:.0%}), such as those of {self.named(broken[:3])}; "
+                "mend or remove them, or check --data.image"
+            )
 
     def _fitting(self, image: UInt8[Tensor, "3 h w"], row: int) -> UInt8[Tensor, "3 H W"]:
         _, height, width = self.image_shape
@@ -150,21 +187,56 @@ class EncodedExamples:
             return image
         if not self._resizes:
             raise DataError(
-                f"images differ in size: the first is {height}x{width} pixels and id "
-                f"{self.ids[row]} is {image.shape[1]}x{image.shape[2]}; "
+                f"images differ in size: the first is {height}x{width} pixels and "
+                f"{self.named([row])} is {image.shape[1]}x{image.shape[2]}; "
                 "set --data.image-size to resize all of them"
             )
         return resized(image[None], height, width)[0]
 
     def _first_size(self) -> tuple[int, int]:
-        for row in range(min(len(self), _CHECKED_FROM)):
-            image = decoded([self.encoded(row)])[0]
+        for row in range(min(self.count, _CHECKED_FROM)):
+            image = decoded(self.encoded(np.array([row])))[0]
             if image is not None:
                 return image.shape[1], image.shape[2]
         raise DataError(
-            f"not one of the first {min(len(self), _CHECKED_FROM)} images can be decoded "
+            f"not one of the first {min(self.count, _CHECKED_FROM)} images can be decoded "
             "(JPEG, PNG, WebP and GIF can be); check --data.image"
         )
+
+
+@final
+class EncodedExamples:
+    """Encoded images with labels, decoded each time they are read. See `EncodedImages`."""
+
+    def __init__(
+        self, encoded: Encoded, catalogue: Catalogue, *, image_size: int | None = None
+    ) -> None:
+        self.catalogue = catalogue
+        self.ids = catalogue.ids
+        self.labels = catalogue.labels
+        self.class_names = catalogue.class_names
+        self.images = EncodedImages(
+            partial(_one_by_one, encoded), len(catalogue), named=self._named, image_size=image_size
+        )
+        self.image_shape = self.images.image_shape
+        self.fingerprint = catalogue.fingerprint(self.image_shape)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def skipped(self) -> frozenset[int]:
+        """Ids of the broken images met so far."""
+        return frozenset(self.ids[self.images.broken].tolist())
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
+        """See `Examples.read`. The limit holds from the 1000th distinct row, or from the last."""
+        images, readable = self.images.read(rows)
+        return {**self.catalogue.fields(rows[readable]), "image": images}
+
+    def _named(self, rows: Sequence[int]) -> str:
+        ids = ", ".join(str(self.ids[row]) for row in rows)
+        return f"id {ids}" if len(rows) == 1 else f"ids {ids}"
 
 
 def in_memory(examples: EncodedExamples, progress: Progress | None = None) -> ArrayExamples:
@@ -172,31 +244,13 @@ def in_memory(examples: EncodedExamples, progress: Progress | None = None) -> Ar
 
     Raises ``DataError`` if they are more than 1 % of the set.
     """
-    total = len(examples)
-    images = torch.empty(total, *examples.image_shape, dtype=torch.uint8)
-    readable = np.zeros(total, dtype=bool)
-    filled = 0
-    for start in range(0, total, _DECODED_AT_ONCE):
-        rows = np.arange(start, min(start + _DECODED_AT_ONCE, total), dtype=np.int64)
-        part, readable[rows] = examples.decoded(rows)
-        images[filled : filled + len(part)] = part
-        filled += len(part)
-        if progress is not None:
-            progress(int(rows[-1]) + 1, total)
-    broken = examples.ids[~readable].tolist()
-    check_broken(broken, total)
+    images, readable = examples.images.all_decoded(progress)
     return ArrayExamples(
-        images[:filled],
+        images,
         examples.catalogue.take(np.flatnonzero(readable)),
-        skipped=frozenset(broken),
+        skipped=frozenset(examples.ids[~readable].tolist()),
     )
 
 
-def check_broken(broken: Sequence[int], read: int) -> None:
-    """Raise ``DataError`` if the ids ``broken`` are over 1 % of the ``read`` images."""
-    if len(broken) > BROKEN_LIMIT * read:
-        raise DataError(
-            f"{len(broken)} of {read} images cannot be decoded ({len(broken) / read:.1%}, the "
-            f"limit is {BROKEN_LIMIT:.0%}), such as those of ids "
-            f"{', '.join(map(str, broken[:3]))}; mend or remove them, or check --data.image"
-        )
+def _one_by_one(encoded: Encoded, rows: Int64[np.ndarray, " n"]) -> list[bytes]:
+    return [encoded(row) for row in rows.tolist()]

@@ -1,7 +1,9 @@
-"""The endless uniform stream of draws, cut into batches."""
+"""Draws, cut into batches: the endless uniform stream, and what every stream has in common."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, final
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,20 +11,43 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader
 
 from superbatch.errors import ConfigError, DataError, SuperbatchError
-from superbatch.sources.examples import Examples
 from superbatch.sources.permutation import EPOCH, permuted, random_bits
 from superbatch.sources.views import plain
 from superbatch.types import Batch, View, size
 
 
-@final
-class Stream:
-    """Batches of ``examples``, those of ``rows`` only, uniform and without end.
+@runtime_checkable
+class Readable(Protocol):
+    """Examples that a stream can read: labelled images, or images with text."""
 
-    Draw ``d`` belongs to epoch ``d // len(rows)`` and shows the example at position
-    ``d % len(rows)`` of that epoch's permutation. The batch of step ``s`` (from 1) is the draws
-    ``[(s - 1) * batch_size, s * batch_size)``, or of those the ones that this ``rank`` of
-    ``world`` takes in turn, as ``view`` shows them. Every example comes once an epoch.
+    ids: Int64[np.ndarray, " rows"]
+    """The name of each row's example, the same in any run."""
+    image_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    fingerprint: str
+    """Tells two data sets apart."""
+
+    @property
+    def skipped(self) -> frozenset[int]:
+        """Ids of the examples that were left out because they are broken, so far."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
+        """The examples of ``rows`` in that order, without those that are broken.
+
+        ``"id"`` Int64[m] and other fields; ``m`` is ``n`` less the broken ones.
+        """
+        ...
+
+
+class Batches(ABC):
+    """Batches of ``examples`` in some order, cut from its positions 0, 1, 2, ...
+
+    The batch of step ``s`` (from 1) is the positions ``[(s - 1) * batch_size, s * batch_size)``,
+    or of those the ones that this ``rank`` of ``world`` takes in turn, as ``view`` shows them.
+    So resuming is arithmetic. Which draw and which example stand at a position, a stream says.
 
     ``workers`` processes read ahead, 0: none; the batches are the same. They live until the
     iterator is closed or forgotten. Examples whose images are broken are missing from their batch.
@@ -30,18 +55,14 @@ class Stream:
 
     def __init__(
         self,
-        examples: Examples,
-        rows: Int64[np.ndarray, " rows"],
+        examples: Readable,
         *,
         batch_size: int,
-        seed: int,
         view: View = plain,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if len(rows) == 0:
-            raise DataError("there is not one example to draw from; a stream needs at least one")
         if batch_size < 1 or batch_size % world:
             raise ConfigError(
                 f"batch_size is {batch_size} and there are {world} ranks; it is the size over all "
@@ -52,15 +73,29 @@ class Stream:
                 f"rank is {rank} and there are {world} ranks; it must be in [0, {world})"
             )
         self.examples = examples
-        self.rows = rows
         self.batch_size = batch_size
-        self.seed = seed
         self.view = view
         self.workers = workers
         self.rank = rank
         self.world = world
         self._step = 0
         self._skipped: set[int] = set()
+
+    @abstractmethod
+    def rows_at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The row of ``examples`` at each of ``positions``."""
+
+    @abstractmethod
+    def draws_at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The draw at each of ``positions``: what decides its view, and its name in `read`."""
+
+    @abstractmethod
+    def positions_of(self, draws: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """A position for each of ``draws``."""
+
+    def steps_from(self, first: int) -> Iterable[int]:
+        """The steps that there are, from ``first`` on."""
+        return count(first)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches that come after those handed out so far."""
@@ -75,9 +110,7 @@ class Stream:
         The fields of ``examples``, and ``"draw"`` Int64[m]. Raises ``DataError`` if not one image
         can be decoded.
         """
-        batch = self._unaccounted(draws)
-        self._account(draws, batch)
-        return batch
+        return self._read(self.positions_of(draws))
 
     @property
     def skipped(self) -> frozenset[int]:
@@ -96,23 +129,18 @@ class Stream:
         self._step = state["step"]
         self._skipped = set(state["skipped"])
 
-    def _draws(self, step: int) -> Int64[np.ndarray, " n"]:
+    def _positions(self, step: int) -> Int64[np.ndarray, " n"]:
         start = (step - 1) * self.batch_size
         return np.arange(start + self.rank, start + self.batch_size, self.world, dtype=np.int64)
 
-    def _rows_of(self, draws: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-        epochs, positions = np.divmod(draws, len(self.rows))
-        chosen = np.empty_like(draws)
-        for epoch in np.unique(epochs):
-            seed = int(random_bits(self.seed, np.array([epoch]), EPOCH)[0])
-            here = epochs == epoch
-            chosen[here] = permuted(positions[here], length=len(self.rows), seed=seed)
-        rows: Int64[np.ndarray, " n"] = self.rows[chosen]
-        return rows
+    def _read(self, positions: Int64[np.ndarray, " n"]) -> Batch:
+        batch = self._unaccounted(positions)
+        self._account(positions, batch)
+        return batch
 
-    def _unaccounted(self, draws: Int64[np.ndarray, " n"]) -> Batch:
-        """What `read` gives; changes nothing here, so that it can be done by a worker."""
-        rows = self._rows_of(draws)
+    def _unaccounted(self, positions: Int64[np.ndarray, " n"]) -> Batch:
+        """What `_read` gives; changes nothing here, so that it can be done by a worker."""
+        rows, draws = self.rows_at(positions), self.draws_at(positions)
         batch = self.examples.read(rows)
         if size(batch) == 0 and len(draws) > 0:
             raise DataError(
@@ -123,20 +151,20 @@ class Stream:
             draws = draws[np.isin(self.examples.ids[rows], batch["id"].numpy())]
         return self.view({**batch, "draw": torch.from_numpy(draws)})
 
-    def _account(self, draws: Int64[np.ndarray, " n"], batch: Batch) -> None:
-        """Remember which of ``draws`` are missing from ``batch``."""
-        if size(batch) < len(draws):
-            missing = draws[~np.isin(draws, batch["draw"].numpy())]
-            self._skipped.update(self.examples.ids[self._rows_of(missing)].tolist())
+    def _account(self, positions: Int64[np.ndarray, " n"], batch: Batch) -> None:
+        """Remember which of ``positions`` are missing from ``batch``."""
+        if size(batch) < len(positions):
+            missing = positions[~np.isin(self.draws_at(positions), batch["draw"].numpy())]
+            self._skipped.update(self.examples.ids[self.rows_at(missing)].tolist())
 
     def _read_here(self) -> Iterator[Batch]:
-        while True:
-            yield self.read(self._draws(self._step + 1))
+        for step in self.steps_from(self._step + 1):
+            yield self._read(self._positions(step))
 
     def _read_by_workers(self) -> Iterator[Batch]:
         first = self._step + 1
         loader: DataLoader[Batch | SuperbatchError] = DataLoader(
-            _Reading(self),  # type: ignore[arg-type]  # by draws, not by one number
+            _Reading(self),  # type: ignore[arg-type]  # by positions, not by one number
             sampler=_Steps(self, first),
             batch_size=None,
             num_workers=self.workers,
@@ -145,36 +173,82 @@ class Stream:
         for step, batch in enumerate(loader, start=first):
             if isinstance(batch, SuperbatchError):
                 raise batch
-            self._account(self._draws(step), batch)
+            self._account(self._positions(step), batch)
             yield batch
 
 
 @final
-class _Steps:
-    """The draws of every step from ``first`` on, for a loader to hand to its workers."""
+class Stream(Batches):
+    """Batches of ``examples``, those of ``rows`` only, uniform and without end.
 
-    def __init__(self, stream: Stream, first: int) -> None:
+    Draw ``d`` stands at position ``d``: it belongs to epoch ``d // len(rows)`` and shows the
+    example at ``d % len(rows)`` of that epoch's permutation. Every example comes once an epoch.
+    How positions make batches, and what the other settings mean, says `Batches`.
+    """
+
+    def __init__(
+        self,
+        examples: Readable,
+        rows: Int64[np.ndarray, " rows"],
+        *,
+        batch_size: int,
+        seed: int,
+        view: View = plain,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if len(rows) == 0:
+            raise DataError("there is not one example to draw from; a stream needs at least one")
+        super().__init__(
+            examples, batch_size=batch_size, view=view, workers=workers, rank=rank, world=world
+        )
+        self.rows = rows
+        self.seed = seed
+
+    def rows_at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The rows at ``positions``, each of its own epoch's permutation."""
+        epochs, places = np.divmod(positions, len(self.rows))
+        chosen = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            seed = int(random_bits(self.seed, np.array([epoch]), EPOCH)[0])
+            here = epochs == epoch
+            chosen[here] = permuted(places[here], length=len(self.rows), seed=seed)
+        rows: Int64[np.ndarray, " n"] = self.rows[chosen]
+        return rows
+
+    def draws_at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The positions themselves."""
+        return positions
+
+    def positions_of(self, draws: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The draws themselves."""
+        return draws
+
+
+@final
+class _Steps:
+    """The positions of every step from ``first`` on, for a loader to hand to its workers."""
+
+    def __init__(self, stream: Batches, first: int) -> None:
         self._stream = stream
         self._first = first
 
     def __iter__(self) -> Iterator[Int64[np.ndarray, " n"]]:
-        step = self._first
-        while True:
-            yield self._stream._draws(step)
-            step += 1
+        return map(self._stream._positions, self._stream.steps_from(self._first))
 
 
 @final
 class _Reading:
-    """Batches by their draws. An error is handed over as a value, to be raised without the
+    """Batches by their positions. An error is handed over as a value, to be raised without the
     worker's traceback in its message.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Batches) -> None:
         self._stream = stream
 
-    def __getitem__(self, draws: Int64[np.ndarray, " n"]) -> Batch | SuperbatchError:
+    def __getitem__(self, positions: Int64[np.ndarray, " n"]) -> Batch | SuperbatchError:
         try:
-            return self._stream._unaccounted(draws)
+            return self._stream._unaccounted(positions)
         except SuperbatchError as error:
             return error
