@@ -2,8 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from superbatch.learner import Learner, Optimisation, loss_source, warmup_cosine
-from superbatch.tasks import Classification
+from superbatch.learner import (
+    InParts,
+    Learner,
+    Optimisation,
+    loss_source,
+    parameter_groups,
+    traceless,
+    warmup_cosine,
+)
+from superbatch.tasks import Classification, Contrastive
 
 
 def network():
@@ -165,3 +173,197 @@ def test_interrupted_and_resumed_is_identical(ema_decay):
         second.step(batch())
     for name, value in through.evaluated_weights().items():
         assert torch.equal(value, second.evaluated_weights()[name])
+
+
+class Towers(nn.Module):
+    """Two small towers that drop out, as open_clip's answer."""
+
+    def __init__(self, dropout=0.0, sigmoid=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.image = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.GELU(), nn.Dropout(dropout))
+        self.text = nn.Embedding(20, 16)
+        self.drop = nn.Dropout(dropout)
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+        self.logit_bias = nn.Parameter(torch.tensor(-3.0)) if sigmoid else None
+        self.rows = []
+
+    def forward(self, image, text):
+        self.rows.append(len(image))
+        images, texts = self.image(image), self.drop(self.text(text).mean(dim=1))
+        towers = nn.functional.normalize(images), nn.functional.normalize(texts)
+        scalars = [self.logit_scale.exp()]
+        return *towers, *(scalars if self.logit_bias is None else [*scalars, self.logit_bias])
+
+
+def pairs(count=12):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "id": torch.arange(count),
+        "image": torch.randint(256, (count, 3, 4, 4), generator=generator, dtype=torch.uint8),
+        "text": torch.randint(20, (count, 5), generator=generator),
+    }
+
+
+def pair_learner(model, task=None, **changes):
+    return Learner(model, task or Contrastive("softmax"), Optimisation(constant, **changes))
+
+
+def gradients(model):
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def assert_close(ours, theirs, tolerance):
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.allclose(ours[name], value, atol=tolerance), name
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("act", ["dot", "contrastive", "sigmoid_diagonal"])
+def test_scores_of_pairs_in_parts_are_those_of_the_whole_super_batch(loss, act):
+    model = Towers(dropout=0.5, sigmoid=loss == "sigmoid")
+    whole = loss_source(model, Contrastive(loss, act))(pairs())
+    parts = loss_source(model, Contrastive(loss, act), micro_batch_size=5)(pairs())
+    assert torch.allclose(parts, whole, atol=1e-6)
+    assert model.rows == [12, 5, 5, 2]
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_cached_gradients_are_those_of_the_whole_contrastive_batch(loss):
+    learners = [
+        pair_learner(
+            Towers(sigmoid=loss == "sigmoid"),
+            Contrastive(loss),
+            clip_norm=0.0,
+            micro_batch_size=micro_batch_size,
+        )
+        for micro_batch_size in (0, 5)
+    ]
+    losses = [float(learner.step(pairs())) for learner in learners]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert_close(gradients(learners[1].model), gradients(learners[0].model), 1e-5)
+    assert learners[1].model.rows == [5, 5, 2, 2, 5, 5]  # again from the last
+
+
+def test_cached_gradients_are_exact_with_dropout():
+    torch.manual_seed(3)
+    learner = pair_learner(Towers(dropout=0.5), clip_norm=0.0, micro_batch_size=5)
+    torch.manual_seed(4)
+    learner.step(pairs())
+    # The same draws by hand: the towers part by part, all of it kept.
+    model = Towers(dropout=0.5)
+    image = pairs()["image"].float() / 127.5 - 1
+    parts = list(zip(image.split(5), pairs()["text"].split(5), strict=True))
+    torch.manual_seed(4)
+    outputs = [model(*part) for part in parts]
+    images, texts = (torch.cat([output[tower] for output in outputs]) for tower in (0, 1))
+    logits = model.logit_scale.exp() * images @ texts.T
+    own = torch.arange(12)
+    loss = nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)
+    (loss / 2).backward()
+    assert_close(gradients(learner.model), gradients(model), 1e-5)
+
+
+def test_dropout_goes_on_as_if_nothing_had_been_run_twice():
+    states = []
+    for micro_batch_size in (6, 0):
+        learner = pair_learner(Towers(dropout=0.5), micro_batch_size=micro_batch_size)
+        torch.manual_seed(4)
+        learner.step(pairs())
+        states.append(torch.rand(1))
+    assert torch.equal(*states)
+
+
+@pytest.mark.parametrize(("micro_batch_size", "twice"), [(0, False), (12, False), (11, True)])
+def test_only_cached_gradients_recompute(micro_batch_size, twice):
+    learner = pair_learner(Towers(), micro_batch_size=micro_batch_size)
+    assert not learner.recomputes
+    learner.step(pairs())
+    assert learner.recomputes is twice
+    classifier = linear_learner(micro_batch_size=micro_batch_size)
+    classifier.step(batch())
+    assert not classifier.recomputes
+
+
+def test_a_batch_in_parts_is_never_held_as_floats(monkeypatch):
+    brought = []
+
+    def counted(image):
+        brought.append(len(image))
+        return image.float() / 255
+
+    monkeypatch.setattr("superbatch.tasks.pixels.pixels", counted)
+    loss_source(Towers(), Contrastive("softmax"), micro_batch_size=5)(pairs())
+    assert brought == [5, 5, 2]
+    image = torch.full((12, 3, 4, 4), 255, dtype=torch.uint8)
+    assert InParts(nn.Flatten(), 5)(image).mean() == 1.0
+
+
+def test_a_model_learns_and_is_scored_through_a_view_of_it():
+    class Brighter(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image):
+            return self.model(image + 1)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    optimisation = Optimisation(schedule=constant, clip_norm=0.0)
+    learner = Learner(model, Classification(), optimisation, through=Brighter)
+    bright = batch() | {"image": batch()["image"] + 1}
+    plain = linear_learner(clip_norm=0.0)
+    task = Classification()
+    assert torch.equal(learner.losses(batch()), plain.losses(batch()))
+    assert torch.equal(learner.scored(task.act_loss, Brighter)(batch()), plain.losses(bright))
+    assert torch.equal(learner.step(batch()), plain.step(bright))
+    assert_close(learner.model.state_dict(), plain.model.state_dict(), 0.0)
+
+
+def test_a_trace_is_left_by_no_function_of_a_model():
+    model = Towers(dropout=0.5)
+    state = torch.get_rng_state()
+    embeddings = traceless(model, Contrastive("softmax").embeddings, micro_batch_size=5)
+    first, second = embeddings(pairs()), embeddings(pairs())
+    assert torch.equal(first.image, second.image)
+    assert not first.text.requires_grad
+    assert first.image.shape == first.text.shape == (12, 16)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(module.training for module in model.modules())
+
+
+def test_scale_and_bias_do_not_decay():
+    model = Towers(sigmoid=True)
+    decayed, spared = parameter_groups(model, 0.1)
+    assert decayed["weight_decay"] == 0.1
+    assert {id(p) for p in decayed["params"]} == {id(model.image[1].weight), id(model.text.weight)}
+    assert spared["weight_decay"] == 0.0
+    assert {id(model.logit_scale), id(model.logit_bias)} <= {id(p) for p in spared["params"]}
+
+
+def test_what_a_part_of_a_model_exempts_does_not_decay():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place = nn.Parameter(torch.zeros(1, 4, 8))
+            self.weight = nn.Parameter(torch.zeros(8, 8))
+
+        def no_weight_decay(self):
+            return {"place"}
+
+    tower = Positions()
+    for model, path in ((tower, ""), (nn.ModuleDict({"visual": tower}), "visual.")):
+        decayed, spared = parameter_groups(model, 0.1)
+        named = dict(model.named_parameters())
+        assert decayed["params"] == [named[f"{path}weight"]]
+        assert spared["params"] == [named[f"{path}place"]]
+
+
+def test_an_update_leaves_the_scale_within_its_bounds():
+    model = Towers()
+    learner = Learner(model, Contrastive("softmax"), Optimisation(schedule=lambda step: 50.0))
+    learner.step(pairs())
+    # Adam's first step is as long as the learning rate.
+    assert model.logit_scale.item() in (0.0, pytest.approx(4.6052, abs=1e-4))

@@ -7,20 +7,28 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+from torch.utils.checkpoint import checkpoint
 
 from superbatch.errors import ConfigError
 from superbatch.tasks import Task
+from superbatch.tasks.pixels import answer
 from superbatch.types import Batch, LossSource, size, take
 
 
 Schedule = Callable[[int], float]
 """Learning rate of update ``step`` (from 1)."""
+
+ThroughModel = Callable[[nn.Module], nn.Module]
+"""A model as it is seen through something, sharing its weights."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -37,17 +45,75 @@ def scoring(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+class InParts(nn.Module):
+    """``model`` run on at most ``part_size`` rows at a time; 0: on all at once.
+
+    Gives what ``model`` gives for all rows, a tensor or a tuple of them; outputs without axes are
+    those of the first part. Images of bytes are brought to [-1, 1] part by part. With gradients on,
+    each part keeps only its inputs and outputs, and is run again for its gradient with the random
+    numbers that it had: the exact gradient of any loss of all rows, at the memory of one part, for
+    one more forward pass (Gao et al. 2021, "GradCache"). Batch norm sees each part by itself.
+    """
+
+    takes_bytes = True
+
+    def __init__(self, model: nn.Module, part_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.part_size = part_size
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The model's output for ``inputs``, which share their leading axis."""
+        if not 0 < self.part_size < len(inputs[0]):
+            return self._answer(*inputs)
+        run = self._answer
+        if torch.is_grad_enabled():
+            run = partial(checkpoint, self._answer, use_reentrant=False)
+        parts = zip(*(torch.split(rows, self.part_size) for rows in inputs), strict=True)
+        outputs = [run(*part) for part in parts]
+        if isinstance(outputs[0], Tensor):
+            return torch.cat(outputs)
+        if isinstance(outputs[0], tuple):
+            return tuple(_joined(pieces) for pieces in zip(*outputs, strict=True))
+        raise ConfigError(
+            "a model that runs in parts must give a tensor or a tuple of tensors; "
+            f"this one gives {type(outputs[0]).__name__}"
+        )
+
+    def _answer(self, *inputs: Tensor) -> Any:
+        return answer(self.model, *inputs)
+
+
+def _joined(pieces: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat(pieces) if pieces[0].ndim else pieces[0]
+
+
+def traceless(
+    model: nn.Module,
+    function: Callable[[nn.Module, Batch], T],
+    *,
+    micro_batch_size: int = 0,
+    bf16: bool = False,
+) -> Callable[[Batch], T]:
+    """``function`` of ``model`` and a batch, without a trace on the model or the random state.
+
+    The model sees ``micro_batch_size`` rows at a time, if that is not 0; ``function`` sees its
+    answer to all of them.
+    """
+    in_parts = InParts(model, micro_batch_size)
+
+    def run(batch: Batch) -> T:
+        with scoring(in_parts), autocast(batch, bf16):
+            return function(in_parts, batch)
+
+    return run
+
+
 def loss_source(
     model: nn.Module, task: Task, *, micro_batch_size: int = 0, bf16: bool = False
 ) -> LossSource:
     """The act losses of ``model``, without a trace, fp32; in parts if ``micro_batch_size`` > 0."""
-
-    def losses(batch: Batch) -> Float[Tensor, " n"]:
-        with scoring(model), autocast(batch, bf16):
-            parts = [task.act_loss(model, part).float() for part in split(batch, micro_batch_size)]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    return losses
+    return traceless(model, task.act_loss, micro_batch_size=micro_batch_size, bf16=bf16)
 
 
 def split(batch: Batch, part_size: int) -> list[Batch]:
@@ -86,7 +152,8 @@ class Optimisation:
     clip_norm: float = 1.0
     """Gradient norm above which gradients are scaled down; 0: never."""
     micro_batch_size: int = 0
-    """Examples in one forward and backward pass, gradients summed over them; 0: all at once."""
+    """Examples in one forward pass; 0: all at once. Gradients are those of the whole batch either
+    way: summed over parts, or, where the task is coupled, of all parts together (``InParts``)."""
     bf16: bool = False
     ema_decay: float = 0.0
     """Weight of the past in an average of the weights that is evaluated instead; 0: none."""
@@ -94,32 +161,55 @@ class Optimisation:
 
 
 class Learner:
-    """A model with its task and optimiser. ``step`` learns; ``losses`` scores, leaving no trace."""
+    """A model with its task and optimiser. ``step`` learns; ``losses`` scores, leaving no trace.
 
-    def __init__(self, model: nn.Module, task: Task, optimisation: Optimisation) -> None:
+    ``through`` is how the model is seen when it learns, if not as it is: at two resolutions, say.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        optimisation: Optimisation,
+        *,
+        through: ThroughModel | None = None,
+    ) -> None:
         if not 0 <= optimisation.ema_decay < 1:
             raise ConfigError(f"ema_decay must be in [0, 1); it is {optimisation.ema_decay}")
         self.model = model
         self.task = task
         self.optimisation = optimisation
         self.steps = 0
-        self._run: nn.Module = torch.compile(model) if optimisation.compiled else model  # type: ignore[assignment]
+        self.recomputes = False
+        """Whether the last update ran its forward pass twice, to save memory."""
+        self._run = self._compiled(model)
+        self._learned = InParts(
+            self._seen(through), optimisation.micro_batch_size if task.coupled else 0
+        )
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, optimisation.weight_decay),
             lr=optimisation.schedule(1),
             betas=optimisation.betas,
             fused=True,
         )
-        self.losses: LossSource = loss_source(
-            self._run,
-            task,
-            micro_batch_size=optimisation.micro_batch_size,
-            bf16=optimisation.bf16,
-        )
+        self.losses: LossSource = self.scored(task.act_loss)
         self._average = (
             {name: p.detach().clone() for name, p in model.state_dict().items()}
             if optimisation.ema_decay
             else None
+        )
+
+    def scored(
+        self,
+        function: Callable[[nn.Module, Batch], T],
+        through: ThroughModel | None = None,
+    ) -> Callable[[Batch], T]:
+        """``function`` of the model, seen ``through`` a view of it, on a batch, without a trace."""
+        return traceless(
+            self._seen(through),
+            function,
+            micro_batch_size=self.optimisation.micro_batch_size,
+            bf16=self.optimisation.bf16,
         )
 
     def step(self, batch: Batch) -> Float[Tensor, ""]:
@@ -128,18 +218,33 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.schedule(self.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        for part in split(batch, self.optimisation.micro_batch_size):
-            share = size(part) / size(batch)
-            with autocast(part, self.optimisation.bf16):
-                loss = self.task.learn_loss(self._run, part) * share
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+        loss = self._backward(batch)
         if self.optimisation.clip_norm > 0:
             clip_grad_norm_(self.model.parameters(), self.optimisation.clip_norm)
         self.optimizer.step()
+        self.task.constrain(self.model)
         self._follow()
+        return loss
+
+    def _backward(self, batch: Batch) -> Float[Tensor, ""]:
+        """Add the gradient of the learn loss of ``batch``; the loss, detached."""
+        part_size = self.optimisation.micro_batch_size
+        self.recomputes = self.task.coupled and 0 < part_size < size(batch)
+        losses = []
+        for part in [batch] if self.task.coupled else split(batch, part_size):
+            share = size(part) / size(batch)
+            with autocast(part, self.optimisation.bf16):
+                loss = self.task.learn_loss(self._learned, part) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+    def _seen(self, through: ThroughModel | None) -> nn.Module:
+        view = self.model if through is None else through(self.model)
+        return self._run if view is self.model else self._compiled(view)
+
+    def _compiled(self, model: nn.Module) -> nn.Module:
+        return torch.compile(model) if self.optimisation.compiled else model  # type: ignore[return-value]
 
     def _follow(self) -> None:
         """Move the average of the weights a little towards them."""
@@ -190,8 +295,12 @@ class Learner:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors, scalars and what the model itself exempts do not."""
-    exempt: set[str] = getattr(model, "no_weight_decay", set)()
+    """Matrices decay; vectors, scalars and what the model or a part of it exempts do not."""
+    exempt = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in getattr(module, "no_weight_decay", set)()
+    }
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if p.ndim >= 2 and name not in exempt]
     spared = [p for name, p in named if p.ndim < 2 or name in exempt]

@@ -53,5 +53,6 @@ def test_bytes_are_brought_to_minus_one_to_one():
     assert seen.tolist() == [[-1.0, 1.0]]
 
 
-def test_it_is_a_task():
+def test_it_is_a_task_whose_examples_do_not_depend_on_each_other():
     assert isinstance(Classification(), Task)
+    assert not Classification().coupled

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from superbatch.tasks.pixels import answer
 from superbatch.types import Batch
 
 
@@ -20,12 +21,14 @@ class Classification:
 
     label_smoothing: float = 0.0
 
+    @property
+    def coupled(self) -> bool:
+        """No: each example has its own label."""
+        return False
+
     def logits(self, model: nn.Module, batch: Batch) -> Float[Tensor, "n C"]:
         """The model's answer, fp32 whatever precision it was computed in."""
-        image = batch["image"]
-        if not image.is_floating_point():
-            image = image.float().div_(127.5).sub_(1.0)
-        logits: Tensor = model(image)
+        logits: Tensor = answer(model, batch["image"])
         return logits.float()
 
     def act_loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
@@ -37,3 +40,6 @@ class Classification:
         return functional.cross_entropy(
             self.logits(model, batch), batch["label"], label_smoothing=self.label_smoothing
         )
+
+    def constrain(self, model: nn.Module) -> None:
+        """Nothing is bounded."""
