@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from superbatch.errors import LedgerError
 from superbatch.flops import Ledger, forward_flops
 from superbatch.models.build import build_model
-from superbatch.models.variants import VARIANTS, vit_forward_flops
+from superbatch.models.variants import VARIANTS, transformer_forward_flops, vit_forward_flops
 
 
 def torch_count(model: nn.Module, shape: tuple[int, ...]) -> int:
@@ -88,6 +88,62 @@ def test_attention_in_eval_mode_is_not_lost():
     # 6 tokens, width 8, MLP 16: 8*6*64 + 4*36*8 + 4*6*8*16. On CPU torch's fast path counts 0.
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     assert forward_flops(model, torch.zeros(2, 6, 8)) == 3072 + 1152 + 3072
+
+
+def two_tower(name: str, **options: object) -> nn.Module:
+    pytest.importorskip("open_clip")
+    from superbatch.models.two_tower import build_two_tower
+
+    sizes = {"image_size": 32, "context": 9, "vocabulary": 50, "sigmoid": True, "seed": 0}
+    with torch.device("meta"):
+        return build_two_tower(name, **{**sizes, **options})
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "text", "embedding"),
+    [
+        ("mu-2400/8", "mu-2400", "mu-2400", 64),
+        ("mu-300/16+mu-600", "mu-300", "mu-600", 64),
+        ("Ti/16", "Ti", "Ti", 192),
+    ],
+)
+def test_two_towers_cost_what_the_closed_forms_say(name, image, text, embedding):
+    model = two_tower(name)
+    patch, size = int(name.split("/")[1].split("+")[0]), VARIANTS[text]
+    expected = vit_forward_flops(VARIANTS[image], patch, image_size=32, classes=embedding)
+    expected += transformer_forward_flops(9, width=size.width, depth=size.depth, mlp=size.mlp)
+    expected += 2 * size.width * embedding  # one vector of each text is projected
+    for count in (1, 3):
+        pairs = torch.zeros(count, 3, 32, 32), torch.zeros(count, 9, dtype=torch.int64)
+        model.train(count == 1)  # on CPU torch's counter misses attention in one of the modes
+        assert forward_flops(model, pairs) == expected
+
+
+def test_an_architecture_of_open_clip_costs_what_its_configuration_says():
+    from superbatch.cli.cost_clip import clip_flops
+
+    name, sizes = "ViT-S-32-alt", {"image_size": 224, "context": 77, "vocabulary": 49408}
+    model = two_tower(f"open_clip:{name}", **sizes)
+    pair = torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.int64)
+    assert forward_flops(model.eval(), pair) == clip_flops(name)
+
+
+def test_what_a_batch_costs_once_is_no_examples():
+    class Resized(nn.Linear):
+        """Its weights are a product themselves, whatever the batch."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ (self.weight @ self.weight)
+
+    for count in (1, 2, 7):
+        assert forward_flops(Resized(5, 5, bias=False), torch.zeros(count, 5)) == 2 * 5 * 5
+
+
+def test_pricing_leaves_torchs_fast_path_as_it_was():
+    for is_enabled in (False, True):
+        torch.backends.mha.set_fastpath_enabled(is_enabled)
+        forward_flops(nn.Linear(2, 2), torch.zeros(1, 2))
+        assert torch.backends.mha.get_fastpath_enabled() == is_enabled
 
 
 def test_pricing_leaves_the_model_as_it_was():

@@ -7,7 +7,9 @@ paper's (eq. 5) leaves out work that really runs; see :meth:`Ledger.total`.
 
 import copy
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,34 +22,64 @@ from superbatch.models.variants import ViTSize, vit_forward_flops
 from superbatch.types import Role
 
 
-__all__ = ["Ledger", "Work", "forward_flops", "vit_forward_flops"]
+__all__ = ["Ledger", "Prices", "Work", "forward_flops", "vit_forward_flops"]
 
-Work = Literal["score", "learn", "pretrain", "evaluate"]
+Work = Literal["score", "learn", "pretrain", "evaluate", "recompute"]
 """What an example was used for: a forward pass for selection, an update in the loop, an update
-before the loop (a reference that had to be trained first), a forward pass for a measurement."""
+before the loop (a reference that had to be trained first), a forward pass for a measurement, and
+one more forward pass of an update whose activations did not fit (cached gradients)."""
 
 _FORWARDS: Mapping[Work, int] = {
     "score": 1,
     "learn": FORWARDS_PER_UPDATE,
     "pretrain": FORWARDS_PER_UPDATE,
     "evaluate": 1,
+    "recompute": 1,
 }
 
 
-def forward_flops(model: nn.Module, example_input: Tensor) -> int:
+_ALWAYS_LISTED: tuple[Work, ...] = ("score", "learn", "pretrain", "evaluate")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """FLOPs of one example's forward pass: as such, and as it scores and learns.
+
+    They differ where a model scores at a coarser resolution than it learns at (Flexi-JEST).
+    """
+
+    forward: int
+    score: int
+    learn: int
+
+    @classmethod
+    def same(cls, forward: int) -> "Prices":
+        """One price for every work."""
+        return cls(forward, forward, forward)
+
+    def of(self, work: Work) -> int:
+        """The price of one forward pass for ``work``."""
+        if work == "score":
+            return self.score
+        return self.forward if work == "evaluate" else self.learn
+
+
+def forward_flops(model: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> int:
     """FLOPs of a forward pass of ``model``, per example.
 
-    ``example_input`` has a leading axis ``n``; only its shape and type matter. Two FLOPs for each
-    multiply-accumulate. A plain timm ``VisionTransformer`` is priced by the closed form, any other
-    model by torch's counter on a copy on the meta device: nothing is computed, and nothing is
-    missed (on CPU torch's counter may leave attention out). ``model`` is left as it was; price it
-    before it is wrapped for several devices.
+    ``example_input``, one tensor or several (image and text), has a leading axis ``n``; only what
+    follows it, and the type, matter. Two FLOPs for each multiply-accumulate. A plain timm
+    ``VisionTransformer`` is priced by the closed form, any other model by torch's counter on a copy
+    on the meta device: nothing is computed, and nothing is missed (on CPU torch's counter may leave
+    attention out). What a batch costs once, however large, as resizing weights, is no example's
+    and left out. ``model`` is left as it was; price it before it is wrapped for several devices.
 
     Raises ``LedgerError`` for a model that costs nothing or cannot run on the meta device.
     """
-    flops = _plain_vit_flops(model, example_input)
+    inputs = (example_input,) if isinstance(example_input, Tensor) else example_input
+    flops = _plain_vit_flops(model, inputs[0])
     if flops is None:
-        flops = _counted_flops(model, example_input) // example_input.shape[0]
+        flops = _counted_flops(model, inputs)
     if flops == 0:
         raise LedgerError(
             f"a forward pass of {type(model).__name__} has no matrix product in it, so it would "
@@ -99,25 +131,42 @@ def _linear_shapes(module: nn.Module) -> list[tuple[int, int]]:
     ]
 
 
-def _counted_flops(model: nn.Module, example_input: Tensor) -> int:
-    """All FLOPs of one forward pass, by torch's counter, on a copy that holds no numbers."""
+def _counted_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """FLOPs that one more example takes, by torch's counter, on a copy that holds no numbers."""
     on_meta: dict[int, Any] = {
         id(tensor): nn.Parameter(tensor.detach().to("meta"), requires_grad=False)
         for tensor in model.parameters()
     }
     on_meta |= {id(tensor): tensor.to("meta") for tensor in model.buffers()}
     phantom = copy.deepcopy(model, on_meta).eval()
-    counter = FlopCounterMode(display=False)
+
+    def flops(count: int) -> int:
+        examples = (each.new_empty((count, *each.shape[1:]), device="meta") for each in inputs)
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), _mha_in_steps(), counter:
+            phantom(*examples)
+        return counter.get_total_flops()
+
     try:
-        with torch.no_grad(), counter:
-            phantom(example_input.to("meta"))
+        # two more, because a model may treat the halves of a batch differently
+        return (flops(4) - flops(2)) // 2
     # What a foreign model raises without numbers differs by model; all of it means "no price".
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         raise LedgerError(
             f"{type(model).__name__} cannot be priced: a forward pass on the meta device failed "
             f"({error}); give its price by hand"
         ) from error
-    return counter.get_total_flops()
+
+
+@contextmanager
+def _mha_in_steps() -> Iterator[None]:
+    """Within: no fused kernel for ``nn.MultiheadAttention``, which torch's counter does not see."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 class Ledger:
@@ -127,8 +176,11 @@ class Ledger:
     price, or at a price of zero, raises ``LedgerError``: work that ran must not look free.
     """
 
-    def __init__(self, forward_flops: Mapping[Role, int]) -> None:
-        self._prices: dict[Role, int] = dict(forward_flops)
+    def __init__(self, forward_flops: Mapping[Role, int | Prices]) -> None:
+        self._prices: dict[Role, Prices] = {
+            role: Prices.same(price) if isinstance(price, int) else price
+            for role, price in forward_flops.items()
+        }
         self._examples: dict[Role, dict[Work, int]] = {}
 
     def score(self, roles: Collection[Role], count: int) -> None:
@@ -139,6 +191,10 @@ class Ledger:
     def learn(self, role: Role, count: int) -> None:
         """``role`` was updated in the loop on ``count`` examples."""
         self._count(role, "learn", count)
+
+    def recompute(self, role: Role, count: int) -> None:
+        """An update of ``role`` on ``count`` examples ran their forward pass once more."""
+        self._count(role, "recompute", count)
 
     def pretrain(self, role: Role, count: int) -> None:
         """``role`` was updated on ``count`` examples before the loop began."""
@@ -168,15 +224,21 @@ class Ledger:
             )
         learned = self._of("learner", "learn")
         reference = self._of("reference", "pretrain") + min(self._of("reference", "learn"), learned)
-        scored = sum(self._prices[role] * self._of(role, "score") for role in self._examples)
+        scored = sum(
+            self._price(role, "score") * self._of(role, "score") for role in self._examples
+        )
         return scored + FORWARDS_PER_UPDATE * (
-            self._prices.get("learner", 0) * learned + self._prices.get("reference", 0) * reference
+            self._price("learner", "learn") * learned
+            + self._price("reference", "learn") * reference
         )
 
     def by_role(self) -> dict[Role, dict[Work, int]]:
         """FLOPs by role and work, of the roles that did any."""
         return {
-            role: {work: self._prices[role] * _FORWARDS[work] * spent[work] for work in _FORWARDS}
+            role: {
+                work: self._price(role, work) * _FORWARDS[work] * count
+                for work, count in spent.items()
+            }
             for role, spent in self._examples.items()
         }
 
@@ -186,19 +248,19 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Any]:
         """The prices and the counts, as plain values."""
-        return {"forward_flops": dict(self._prices), "examples": self.examples()}
+        return {"forward_flops": self._plain_prices(), "examples": self.examples()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``; ``LedgerError`` if it was counted at other prices."""
-        if state["forward_flops"] != self._prices:
+        if state["forward_flops"] != self._plain_prices():
             raise LedgerError(
                 f"the ledger was kept at {state['forward_flops']} FLOPs per forward pass and would "
-                f"go on at {self._prices}; continue with the same models and image size"
+                f"go on at {self._plain_prices()}; continue with the same models and image size"
             )
         self._examples = copy.deepcopy(dict(state["examples"]))
 
     def _count(self, role: Role, work: Work, count: int) -> None:
-        price = self._prices.get(role, 0)
+        price = self._price(role, work)
         if price <= 0:
             raise LedgerError(
                 f"the {role} model ran ({work}) but has no price: {price} FLOPs per forward pass; "
@@ -208,8 +270,19 @@ class Ledger:
             raise LedgerError(f"{count} examples cannot be counted as {work} of {role}")
         if count == 0:
             return
-        spent = self._examples.setdefault(role, dict.fromkeys(_FORWARDS, 0))
-        spent[work] += count
+        spent = self._examples.setdefault(role, dict.fromkeys(_ALWAYS_LISTED, 0))
+        spent[work] = spent.get(work, 0) + count
 
     def _of(self, role: Role, work: Work) -> int:
         return self._examples.get(role, {}).get(work, 0)
+
+    def _price(self, role: Role, work: Work) -> int:
+        return self._prices[role].of(work) if role in self._prices else 0
+
+    def _plain_prices(self) -> dict[Role, int | list[int]]:
+        return {
+            role: price.forward
+            if price == Prices.same(price.forward)
+            else [price.forward, price.score, price.learn]
+            for role, price in self._prices.items()
+        }

@@ -4,10 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from superbatch.errors import ConfigError
-from superbatch.models.variants import ViTSize, transformer_forward_flops, vit_forward_flops
+from superbatch.models.variants import (
+    OPEN_CLIP,
+    ViTSize,
+    transformer_forward_flops,
+    vit_forward_flops,
+)
 
 
-PREFIX = "open_clip:"
+PREFIX = OPEN_CLIP
 _HEAD_WIDTH = 64
 
 
@@ -17,16 +22,9 @@ def clip_flops(name: str) -> int:
     ``name`` is open_clip's own ("ViT-B-32"). Raises ``ConfigError`` where the package is missing,
     the name is unknown, or the image tower is not a ViT of open_clip's own.
     """
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ConfigError(
-            f"{PREFIX}{name} needs the open_clip_torch package; install superbatch[clip], or give "
-            "the model's forward FLOPs as a number"
-        ) from error
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise ConfigError(f"open_clip has no model {name!r}; open_clip.list_models() has the names")
+    from superbatch.models.exchange import open_clip_config  # slow to import
+
+    config = open_clip_config(name)
     vision, text = config["vision_cfg"], config["text_cfg"]
     for tower, needed in ((vision, ("width", "patch_size")), (text, ("context_length", "width"))):
         if not isinstance(tower.get("layers"), int) or not all(key in tower for key in needed):

@@ -1,5 +1,7 @@
 """Models built by name."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,17 +24,25 @@ def build_model(name: str, *, image_size: int, channels: int, classes: int, seed
     whatever else the architecture refuses.
     """
     vit = parse_vit_name(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it reseeds GPUs as well
+    with seeded(seed):
         if vit is None:
             return _build_timm(name, image_size, channels, classes)
         size, patch = vit
-        return _build_vit(size, patch, image_size, channels, classes)
+        return build_vit(size, patch, image_size=image_size, channels=channels, classes=classes)
 
 
-def _build_vit(
-    size: ViTSize, patch: int, image_size: int, channels: int, classes: int
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within: the global random state comes from ``seed``. After: as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: it reseeds GPUs as well
+        yield
+
+
+def build_vit(
+    size: ViTSize, patch: int, *, image_size: int, channels: int, classes: int
 ) -> nn.Module:
+    """timm's usual ``VisionTransformer`` of that size, drawn from the global random state."""
     from timm.models.vision_transformer import VisionTransformer  # slow to import
 
     patches_per_side(patch, image_size)
@@ -70,9 +80,13 @@ def _build_timm(name: str, image_size: int, channels: int, classes: int) -> nn.M
 
 def _unknown(name: str, timm_names: list[str]) -> ConfigError:
     ours = [f"{size}/{patch}" for size in VARIANTS for patch in (4, 8, 16)]
-    close = get_close_matches(name, ours + timm_names, n=3, cutoff=0.5)
-    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     return ConfigError(
-        f"no model is called {name!r}{hint}; a name is SIZE/PATCH with one of the sizes "
-        f"{', '.join(VARIANTS)}, or a model of timm"
+        f"no model is called {name!r}{did_you_mean(name, ours + timm_names)}; a name is SIZE/PATCH "
+        f"with one of the sizes {', '.join(VARIANTS)}, or a model of timm"
     )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A remark for an error, with the nearest of the ``known`` names; empty if none is near."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -15,6 +15,10 @@ _STANDARD = "the standard ViT shapes (Zhai et al. 2021, arXiv 2106.04560, table 
 _OURS = "ours, not the paper's: the shapes of its ViT-Mu family are not public"
 
 
+OPEN_CLIP = "open_clip:"
+"""What stands before a name of open_clip's."""
+
+
 @dataclass(frozen=True)
 class ViTSize:
     """The shape of a Vision Transformer, whatever its patch, image and head.
@@ -53,6 +57,15 @@ def parse_vit_name(name: str) -> tuple[ViTSize, int] | None:
     if match is None or match["size"] not in VARIANTS:
         return None
     return VARIANTS[match["size"]], int(match["patch"])
+
+
+def parse_two_tower_name(name: str) -> tuple[ViTSize, int, ViTSize] | None:
+    """Image size, patch and text size that ``"Ti/16"`` (both Ti) or ``"Ti/16+mu-600"`` names."""
+    image, plus, text = name.partition("+")
+    vit = parse_vit_name(image)
+    if vit is None or (plus and text not in VARIANTS):
+        return None
+    return *vit, VARIANTS[text] if plus else vit[0]
 
 
 def patches_per_side(patch: int, image_size: int) -> int:
