@@ -1,0 +1,58 @@
+"""What the evaluations of two-tower models have in common: their frozen embeddings."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from superbatch.learner import autocast, scoring
+from superbatch.sources import Examples
+from superbatch.tasks.pixels import pixels
+from superbatch.types import Batch
+
+
+def image_embeddings(
+    model: nn.Module,
+    image: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> Float[Tensor, "n d"]:
+    """Of images as sources give them, on ``device``, fp32, of any length; no trace on ``model``.
+
+    Images of one channel are shown in all three.
+    """
+    image = pixels(in_colour(image.to(device)))
+    with scoring(model), autocast({"image": image}, bf16):
+        embedding: Tensor = model.encode_image(image)  # type: ignore[operator]
+    return embedding.float()
+
+
+def text_embeddings(
+    model: nn.Module,
+    text: Int64[Tensor, "n context"],
+    *,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> Float[Tensor, "n d"]:
+    """Of tokens, as `image_embeddings`."""
+    text = text.to(device)
+    with scoring(model), autocast({"text": text}, bf16):
+        embedding: Tensor = model.encode_text(text)  # type: ignore[operator]
+    return embedding.float()
+
+
+def in_colour(image: Tensor) -> Tensor:
+    """``image`` [n, channels, height, width] with three channels where it has one."""
+    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
+
+
+def labelled_batches(
+    examples: Examples, rows: Int64[np.ndarray, " rows"] | None = None, *, batch_size: int = 500
+) -> Iterator[Batch]:
+    """``rows`` of ``examples``, or all of them, once, in order."""
+    rows = np.arange(len(examples)) if rows is None else rows
+    for start in range(0, len(rows), batch_size):
+        yield examples.read(rows[start : start + batch_size])
