@@ -182,8 +182,8 @@ def test_timm_loads_the_weights_and_answers_the_same(name, train, tmp_path):
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    from superbatch import build
     from superbatch.config import Config
+    from superbatch.problems import problem_of
 
     train("uniform", "--models.learner", name, "--steps=3")
     path = tmp_path / "run" / "checkpoints" / "learner.safetensors"
@@ -203,7 +203,7 @@ def test_timm_loads_the_weights_and_answers_the_same(name, train, tmp_path):
     )
     timm.models.load_checkpoint(theirs, str(path), strict=True)
     config = Config()
-    ours = build.load_model(str(path), config, "learner", build.load_data(config))
+    ours = problem_of(config).load(str(path), "learner")
     images, _ = digits()
     with torch.no_grad():
         assert torch.equal(ours.eval()(images[:32]), theirs.eval()(images[:32]))

@@ -12,7 +12,12 @@ from superbatch.errors import Stopped, SuperbatchError
 COMMANDS: Mapping[str, str] = {
     "train": "train with a recipe, from a configuration, or continue a run",
     "compare": "train several recipes on the same data and seeds; one table",
-    "evaluate": "top-1, top-5 and each class of a checkpoint",
+    "evaluate": "how good a checkpoint is on any data of its kind",
+    "score": "score a data set once: a table of losses for many runs",
+    "table": "look at tables of losses, verify them, put them together",
+    "subset": "the best examples of a table, as a list of ids",
+    "order": "distil what a run chose to an order that needs no scoring",
+    "export": "write a trained model of pairs as open_clip reads it",
     "cost": "does selection pay? before spending anything",
     "report": "one page on finished or running runs",
 }

@@ -14,7 +14,7 @@ from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words,
 from superbatch.config import Config, check, uses_reference
 from superbatch.errors import ConfigError, RunError, Stopped
 from superbatch.files import write_json
-from superbatch.recipes import RECIPES, recipe, resolved
+from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
 
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Compare(BaseModel):
     settings: Settings = Config()
     seeds: int = Field(1, ge=1)
     """How many seeds."""
-    baseline: str = "uniform"
-    """The recipe that the others are held against."""
+    baseline: str | None = None
+    """The recipe that the others are held against; none: the uniform one among them."""
     confirm: Switch = False
     """Then run each recipe again to end where it reached the baseline's best, its schedule fully
     decayed, and the baseline with as much compute in total as each recipe."""
@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
 
     with watched(quiet=arguments.json_, references=plan.out / "references") as around:
         train_all(plan, around)
-        comparison = compared(plan, arguments.baseline)
+        comparison = compared(plan, baseline_among(names, arguments.baseline))
         again = confirming(plan, comparison) if arguments.confirm else []
         train_all(Plan(plan.out, unique(config for _, config in again)), around)
     show(plan, comparison, again, as_json=arguments.json_)
@@ -74,10 +74,7 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
             f"compare needs two recipes or more, each once ({', '.join(RECIPES)}); "
             f"it was given {' '.join(names) or 'none'}"
         )
-    if arguments.baseline not in names:
-        raise ConfigError(
-            f"--baseline {arguments.baseline} is not among the recipes {' '.join(names)}"
-        )
+    baseline_among(names, arguments.baseline)
     configs = [
         parse(Compare, Compare(settings=recipe(name)), flags, f"compare {name}").settings
         for name in names
@@ -92,6 +89,7 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
                 out=str(run_path(out, config, seed)),
                 # The flags are the same for all; the recipes that score without one do without.
                 reference=config.reference if uses_reference(config) else None,
+                reference_data=config.reference_data if uses_reference(config) else None,
             )
         )
         for seed in range(arguments.settings.seed, arguments.settings.seed + arguments.seeds)
@@ -100,6 +98,19 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
     for config in runs:
         check(config)
     return Plan(out, tuple(runs))
+
+
+def baseline_among(names: Sequence[str], asked: str | None) -> str:
+    """The baseline that is asked for, or the first uniform recipe of ``names``."""
+    uniform = [name for name in names if name in UNIFORM]
+    if asked is None and not uniform:
+        raise ConfigError(
+            f"none of the recipes {' '.join(names)} is uniform ({', '.join(UNIFORM)}); add one to "
+            "hold the others against, or name another with --baseline"
+        )
+    if asked is not None and asked not in names:
+        raise ConfigError(f"--baseline {asked} is not among the recipes {' '.join(names)}")
+    return asked or uniform[0]
 
 
 def run_path(out: Path, config: Config, seed: int) -> Path:

@@ -85,12 +85,13 @@ def confirmation(
 ) -> list[dict[str, Any]]:
     """Per trial: final metric and FLOPs over the seeds, and the baseline's best to hold against."""
     best = fmean(r.best for r in comparison.results if r.is_baseline and r.best is not None)
+    name = comparison.metric.removeprefix("val/")
     rows = []
     for trial in dict.fromkeys(trial for trial, _ in ran):
         summaries = [
             RunFolder.open(Path(str(config.out))).summary() for one, config in ran if one == trial
         ]
-        final = spread([summary["val"]["accuracy"] for summary in summaries])
+        final = spread([summary["val"][name] for summary in summaries])
         rows.append(
             {
                 "question": trial.question,

@@ -1,21 +1,30 @@
 """``superbatch evaluate``: what a checkpoint is worth on any data of its kind."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from superbatch.cli.output import console
-from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse
+from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError
 
 
 class Evaluate(BaseModel):
-    """superbatch evaluate CKPT --data.path DATA [flags]: on all of DATA, or on --data.eval-path."""
+    """superbatch evaluate CKPT --data.path DATA [flags]: on all of DATA, or on --data.eval-path.
+
+    A checkpoint knows what it learned. One of labels gives accuracies; one of pairs gives retrieval
+    or, with --zero-shot or --linear-probe and DATA with labels, accuracies.
+    """
 
     settings: Settings = Config()
+    zero_shot: Path | None = None
+    """A JSON file with class names and prompt templates: classify by similarity to the prompts."""
+    linear_probe: Switch = False
+    """Classify by a logistic regression on image embeddings, fit on a part of the data."""
     json_: JsonSwitch = False
     """Print the result as JSON instead of a table."""
 
@@ -26,30 +35,24 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Evaluate, Evaluate(), flags, "evaluate CKPT")
     if len(words) != 1:
         raise ConfigError(f"evaluate needs one checkpoint and was given {len(words)}")
-    from superbatch import build
-    from superbatch.evaluation import evaluate_classification
+    from superbatch.cli.evaluating import labelled, retrieved, task_of_checkpoint
 
-    config = whole_data(arguments.settings)
-    data = build.load_data(config)
-    device = build.pick_device(config.device)
-    result = evaluate_classification(
-        build.load_model(words[0], config, "learner", data).to(device),
-        data.evaluation_batches(config.record.evaluate_batch),
-        classes=len(data.class_names),
-        device=device,
-        bf16=config.optimise.bf16,
-    )
-    numbers = {
-        "top1": result.top1,
-        "top5": result.top5,
-        "per_class": list(result.per_class),
-        "worst_class": result.worst_class,
-        "examples": result.examples,
-    }
+    checkpoint = words[0]
+    by_labels = arguments.zero_shot is not None or arguments.linear_probe
+    learned = task_of_checkpoint(checkpoint, arguments.settings)
+    if by_labels and learned.task != "image_text":
+        raise ConfigError(
+            f"{checkpoint} learned labels; --zero-shot and --linear-probe are for checkpoints of "
+            "image-text pairs, evaluate this one without them"
+        )
+    if by_labels:
+        numbers = labelled(checkpoint, learned, arguments.zero_shot, probe=arguments.linear_probe)
+    else:
+        numbers = retrieved(checkpoint, whole_data(learned))
     if arguments.json_:
         print(json.dumps(numbers, indent=2))
     else:
-        show(numbers, data.class_names)
+        show(numbers)
     return 0
 
 
@@ -60,22 +63,35 @@ def whole_data(config: Config) -> Config:
     return config.changed(data={"eval_path": config.data.path, "eval_label": config.data.label})
 
 
-def show(numbers: dict[str, Any], class_names: Sequence[str]) -> None:
-    """Accuracies as a table, the worst class first."""
+def show(numbers: Mapping[str, Any]) -> None:
+    """The numbers in a line or two; of classes a table, the worst first."""
     from rich.table import Table
 
     out = console()
-    out.print(
-        f"top-1 {numbers['top1']:.4f}   top-5 {numbers['top5']:.4f}   "
-        f"worst class {numbers['worst_class']:.4f}   of {numbers['examples']} examples",
-        highlight=False,
-    )
+    said = {
+        "top1": "top-1",
+        "top5": "top-5",
+        "worst_class": "worst class",
+        "zero_shot_top1": "zero-shot top-1",
+        "zero_shot_top5": "zero-shot top-5",
+        "linear_probe_top1": "linear probe top-1",
+        "mean_recall": "mean recall",
+    }
+    said |= {
+        f"{way}_r{k}": f"{way.replace('_', ' ')} R@{k}"
+        for way in ("image_to_text", "text_to_image")
+        for k in (1, 5, 10)
+    }
+    shown = [f"{word} {numbers[name]:.4f}" for name, word in said.items() if name in numbers]
+    out.print("   ".join(shown), f"  of {numbers['examples']} examples", highlight=False)
+    if "per_class" not in numbers:
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class")
     table.add_column("accuracy", justify="right")
     shares = [
         (name, share)
-        for name, share in zip(class_names, numbers["per_class"], strict=True)
+        for name, share in zip(numbers["class_names"], numbers["per_class"], strict=True)
         if share is not None
     ]
     for name, share in sorted(shares, key=lambda pair: pair[1]):

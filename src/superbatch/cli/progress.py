@@ -32,8 +32,9 @@ def described(numbers: Mapping[str, Any]) -> str:
     parts = []
     if numbers.get("learner/loss") is not None:
         parts.append(f"loss {numbers['learner/loss']:.3f}")
-    if numbers.get("val/accuracy") is not None:
-        parts.append(f"accuracy {numbers['val/accuracy']:.3f}")
+    for name, word in HEADLINES.items():
+        if numbers.get(name) is not None:
+            parts.append(f"{word} {numbers[name]:.3f}")
     if numbers.get("examples_seen"):
         kept = numbers["examples_learned"] / numbers["examples_seen"]
         parts.append(f"kept {kept:.0%}")
@@ -44,6 +45,10 @@ def described(numbers: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
+HEADLINES = {"val/accuracy": "accuracy", "val/mean_recall": "mean recall"}
+"""The number that matters most of each kind of evaluation, and what it is called."""
+
+
 class Bars:
     """A live bar for each run on a terminal; a line now and then where output is a file."""
 
@@ -51,7 +56,7 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._accuracy: dict[str, float] = {}
+        self._headlines: dict[str, dict[str, float]] = {}
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
         self._said = 0.0
@@ -71,10 +76,10 @@ class Bars:
         began, first = self._started.setdefault(status.title, (now, status.step))
         rate = (status.step - first) / (now - began) if now > began else 0.0
         numbers = dict(status.numbers)
-        if "val/accuracy" in numbers:
-            self._accuracy[status.title] = numbers["val/accuracy"]
-        elif status.title in self._accuracy:
-            numbers["val/accuracy"] = self._accuracy[status.title]
+        headline = {name: numbers[name] for name in HEADLINES if name in numbers}
+        if headline:
+            self._headlines[status.title] = headline
+        numbers |= self._headlines.get(status.title, {})
         speed = f"{rate:.1f} steps/s" if rate else ""
         if self._console.is_terminal:
             self._bar(status, speed, described(numbers))
@@ -137,11 +142,14 @@ def watched(*, quiet: bool, references: Path | None = None) -> Iterator[Surround
 def show_summary(summary: Mapping[str, Any]) -> None:
     """What a run came to and what it cost, as its last lines."""
     out = console()
-    val = summary["val"]
-    worst = val["worst_class_accuracy"]
+    found = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in summary["val"].items()
+        if isinstance(value, float)
+    )
     out.print(
-        f"\n{summary['recipe']} (seed {summary['seed']}): accuracy {val['accuracy']:.4f}, "
-        f"worst class {worst:.4f}, after {summary['steps']} updates",
+        f"\n{summary['recipe']} (seed {summary['seed']}): {found}, "
+        f"after {summary['steps']} updates",
         highlight=False,
     )
     out.print(costs(summary))
@@ -180,7 +188,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     selection = summary["selection"]
     if "clean_share" in selection:
         lines.append(
-            f"clean labels: {selection['clean_share']:.3f} of the chosen, "
+            f"true labels or captions: {selection['clean_share']:.3f} of the chosen, "
             f"{selection['clean_share_pool']:.3f} of all that were seen"
         )
     if selection["non_finite_scores"]:
@@ -189,5 +197,6 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{summary['skipped_images']} broken images were skipped")
     reference = summary["reference"]
     if reference and reference.get("given"):
-        lines.append(f"reference given: {reference['checkpoint']} (its training is not counted)")
+        given = reference.get("checkpoint") or reference["table"]
+        lines.append(f"reference given: {given} (its training is not counted)")
     return lines

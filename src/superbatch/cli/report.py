@@ -13,6 +13,7 @@ from superbatch.cli.settings import JsonSwitch, Switch, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
 from superbatch.files import write_text
+from superbatch.recipes import UNIFORM
 from superbatch.report.gallery import Examples
 from superbatch.report.read import Run, check_comparable, read_runs
 from superbatch.report.speedup import Comparison, compare_runs
@@ -26,8 +27,9 @@ class Report(BaseModel):
     """Run folders, or folders of run folders."""
     baseline: str | None = None
     """A recipe or a run folder to hold the others against; none: uniform where there is one."""
-    metric: str = "val/accuracy"
-    """What is compared: anything that metrics.jsonl has; losses are better when lower."""
+    metric: str | None = None
+    """What is compared: anything that metrics.jsonl has, losses are better when lower; none:
+    val/accuracy, and val/mean_recall of runs on pairs."""
     out: Path | None = None
     """The page; none: report.html, or no page with --json."""
     json_: JsonSwitch = False
@@ -60,10 +62,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def baseline_of(arguments: Report, runs: Sequence[Run]) -> str | None:
-    """The baseline asked for; uniform where it is among ``runs``; else none."""
+    """The baseline asked for; a uniform recipe where one is among ``runs``; else none."""
     if arguments.baseline is not None:
         return arguments.baseline
-    return "uniform" if any(run.recipe == "uniform" for run in runs) else None
+    return next((name for name in UNIFORM if any(run.recipe == name for run in runs)), None)
 
 
 def write(arguments: Report, runs: Sequence[Run], comparison: Comparison) -> list[Path]:
@@ -88,14 +90,14 @@ def write(arguments: Report, runs: Sequence[Run], comparison: Comparison) -> lis
 
 def open_training_data(config: Mapping[str, Any]) -> Examples:
     """The examples that a run with ``config`` learned from, its label noise included."""
-    from superbatch.build import load_data  # imports torch: only for a page
+    from superbatch.problems import problem_of  # imports torch: only for a page
 
     try:
         settings = Config.model_validate(config)
     except ValidationError as error:
         raise ConfigError(f"its configuration is of another version: {error}") from error
     # Only the few pictures of the gallery are read: nothing is worth decoding ahead.
-    return load_data(settings.changed(data={"memory_gb": 0.0})).examples
+    return problem_of(settings.changed(data={"memory_gb": 0.0})).examples
 
 
 def show(comparison: Comparison, written: Sequence[Path]) -> None:

@@ -1,0 +1,107 @@
+"""What ``superbatch evaluate`` runs; imports torch, so it is loaded once the flags are good."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from superbatch import build
+from superbatch.checkpoint import load_weights
+from superbatch.config import Config
+from superbatch.evaluation import (
+    evaluate_linear_probe,
+    evaluate_zero_shot,
+    labelled_batches,
+    read_prompts,
+    zero_shot_head,
+)
+from superbatch.models.exchange import read_open_clip
+from superbatch.models.two_tower import build_two_tower
+from superbatch.problems import problem_of
+from superbatch.problems.classification import ImageClassification
+from superbatch.problems.weights import is_open_clip, load_checked, weights_path
+from superbatch.sources.tokens import VOCABULARY, tokenized
+
+
+def task_of_checkpoint(checkpoint: str, config: Config) -> Config:
+    """``config`` with the task, and what decides the inputs, as the checkpoint learned them."""
+    if is_open_clip(checkpoint):
+        sizes = read_open_clip(checkpoint).sizes
+        return config.changed(
+            task="image_text",
+            data={"context": sizes["context"], "image_size": sizes["image_size"]},
+            models={"learner": checkpoint},
+        )
+    _, about = load_weights(weights_path(checkpoint))
+    if about.get("task", "classification") != "image_text":
+        return config
+    return config.changed(
+        task="image_text",
+        data={"context": about["context"], "image_size": about["image_size"]},
+        contrastive={"loss": about["loss"]},
+        models={"learner": about["model"]},
+    )
+
+
+def retrieved(checkpoint: str, config: Config) -> dict[str, Any]:
+    """Evaluated as a run evaluates: accuracies of labels, or recalls of pairs."""
+    problem = problem_of(config)
+    device = build.pick_device(config.device)
+    found = problem.evaluate(problem.load(checkpoint, "learner").to(device), device)
+    numbers = dict(found.summary)
+    if config.task == "classification":
+        numbers["top1"] = numbers.pop("accuracy")
+        numbers["worst_class"] = numbers.pop("worst_class_accuracy")
+    return numbers | {"examples": found.examples}
+
+
+def labelled(
+    checkpoint: str, config: Config, prompts: Path | None, *, probe: bool
+) -> dict[str, Any]:
+    """A model of pairs on images with labels: by prompts, and by a linear probe.
+
+    The probe is fit on --data.path and measured on --data.eval-path or, without one, on
+    --data.evaluation-fraction of --data.path; prompts are measured on the same images.
+    """
+    device = build.pick_device(config.device)
+    model = two_tower(checkpoint, config).to(device)
+    data = ImageClassification.open(config.changed(task="classification"))
+    found: dict[str, Any] = {"examples": len(data.evaluation_rows)}
+    bf16 = config.optimise.bf16
+    if prompts is not None:
+        named = read_prompts(prompts).for_classes(data.class_names)
+        tokenizer = partial(tokenized, context=config.data.context)
+        head = zero_shot_head(
+            model, tokenizer, named.names, named.templates, device=device, bf16=bf16
+        )
+        result = evaluate_zero_shot(
+            model, head, data.evaluation_batches(), device=device, bf16=bf16
+        )
+        found["zero_shot_top1"], found["zero_shot_top5"] = result.top1, result.top5
+    if probe:
+        fit = labelled_batches(data.examples, data.rows)
+        fitted = evaluate_linear_probe(
+            model, fit, data.evaluation_batches(), device=device, bf16=bf16
+        )
+        found["linear_probe_top1"] = fitted.top1
+    return found
+
+
+def two_tower(checkpoint: str, config: Config) -> nn.Module:
+    """The model of pairs in ``checkpoint``, for inputs as ``config`` says."""
+
+    def built(name: str) -> nn.Module:
+        assert config.data.image_size is not None  # task_of_checkpoint has set it
+        return build_two_tower(
+            name,
+            image_size=config.data.image_size,
+            context=config.data.context,
+            vocabulary=VOCABULARY,
+            sigmoid=config.contrastive.loss == "sigmoid",
+            seed=0,
+        )
+
+    if is_open_clip(checkpoint):
+        return built(checkpoint)
+    return load_checked(checkpoint, {"model": config.models.learner}, {}, built)
