@@ -4,6 +4,7 @@ config.json       the resolved configuration; repeats the run exactly
 environment.json  versions, device, git commit, command
 metrics.jsonl     one object a logged step
 selection/        parquet: step, id, score, chosen, loss by role
+chosen/           parquet: step, id, draw of what was learned, in that order
 checkpoints/      everything with state, and the final weights
 summary.json      at the end
 """
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from superbatch.errors import RunError
 from superbatch.files import write_atomically, write_json, write_text, writing
+from superbatch.integers import Integers, write_integers
 from superbatch.types import Metrics
 
 
@@ -106,9 +108,24 @@ class RunFolder:
             name: pa.array(values, type=types.get(name, pa.float32()), from_pandas=True)
             for name, values in columns.items()
         }
+        path = self.path / "selection" / part_name(first, last)
         table = pa.table(arrays)
-        path = self.path / "selection" / f"{first:08d}-{last:08d}.parquet"
         write_atomically(path, lambda beside: pq.write_table(table, beside, compression="zstd"))
+
+    def write_chosen(
+        self, first: int, last: int, columns: Mapping[str, Integers], *, fingerprint: str
+    ) -> None:
+        """What steps ``first`` to ``last`` learned from, in that order, as one more part.
+
+        ``columns`` are ``"step"`` Int32, ``"id"`` and ``"draw"`` Int64; ``fingerprint`` is that of
+        the data.
+        """
+        path = self.path / "chosen" / part_name(first, last)
+        write_integers(path, columns, kind="record", about={"fingerprint": fingerprint})
+
+    def parts(self, name: str) -> list[Path]:
+        """The parts of ``name``/ in the order of their steps."""
+        return sorted((self.path / name).glob("*.parquet"))
 
     def rewind(self, step: int) -> None:
         """Forget everything after ``step``: it is about to happen again, the same."""
@@ -117,9 +134,24 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if path.is_file():
             write_text(path, text)
-        for part in (self.path / "selection").glob("*.parquet"):
-            if int(part.stem.split("-")[0]) > step:
+        for part in (*self.parts("selection"), *self.parts("chosen")):
+            if first_step(part) > step:
                 part.unlink()
         # What a kill left half written.
         for rest in self.path.glob("**/.*.????????"):
             rest.unlink()
+
+
+def part_name(first: int, last: int) -> str:
+    """The file of steps ``first`` to ``last``; names sort as steps do."""
+    return f"{first:08d}-{last:08d}.parquet"
+
+
+def first_step(part: Path) -> int:
+    """The first step in a file of that name."""
+    return int(part.stem.split("-")[0])
+
+
+def last_step(part: Path) -> int:
+    """The last step in a file of that name."""
+    return int(part.stem.split("-")[1])

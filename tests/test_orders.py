@@ -1,0 +1,358 @@
+"""Orders: what runs chose, as a file."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superbatch.actors import Scored
+from superbatch.bank import MemoryBank
+from superbatch.chosen import Chosen, read_chosen
+from superbatch.curriculum import policy
+from superbatch.errors import ConfigError, DataError, RunError
+from superbatch.integers import write_integers
+from superbatch.loop import Step
+from superbatch.orders import order_rows, policy_order, read_order, replay_order, write_order
+from superbatch.run import RunFolder
+from superbatch.sources import ArrayExamples, catalogue_of
+from superbatch.tables.fingerprint import fingerprint
+
+
+CONFIG = {
+    "recipe": "classact",
+    "seed": 3,
+    "steps": 2,
+    "data": {"path": "digits", "seed": 0, "evaluation_fraction": 0.25},
+}
+
+
+def examples_of(ids):
+    images = torch.zeros(len(ids), 1, 1, 1, dtype=torch.uint8)
+    return ArrayExamples(images, catalogue_of("a test", ids, ("label", ids % 3)))
+
+
+EXAMPLES = examples_of(np.arange(100, 120))
+FINGERPRINT = fingerprint(EXAMPLES)
+
+
+def made_run(folder, *steps, fingerprint=FINGERPRINT, finished=True):
+    """A run that chose, at each of its steps, these (id, draw) pairs; one part a step."""
+    run = RunFolder(folder)
+    run.create(CONFIG | {"steps": len(steps)}, {})
+    for number, pairs in enumerate(steps, start=1):
+        ids, draws = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        columns = {"step": np.full(len(ids), number, dtype=np.int32), "id": ids, "draw": draws}
+        run.write_chosen(number, number, columns, fingerprint=fingerprint)
+    if finished:
+        run.finish({})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return made_run(tmp_path / "run", [(105, 0), (101, 3)], [(101, 4), (119, 6)])
+
+
+def saved(order, path):
+    write_order(order, path)
+    return path
+
+
+# What a run records
+
+
+def test_what_is_learned_is_written_in_its_order_at_each_flush(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    chosen = Chosen(folder, EXAMPLES)
+    bank = MemoryBank(8, generator=torch.Generator().manual_seed(0))
+    learned = []
+    for number in range(1, 6):
+        draws = torch.arange(8) + 8 * number
+        scored = Scored({"id": draws % 5 + 10**12, "draw": draws}, torch.zeros(8), {}, 0)
+        bank.add(scored.examples, scored.scores)
+        draw = bank.sample(4 if number < 5 else 3)  # broken images may leave a step short
+        chosen.add(Step(number, scored, draw, {}))
+        learned += [(number, d % 5 + 10**12, d) for d in draw.examples["draw"].tolist()]
+        if number in (2, 5):
+            chosen.flush()
+            chosen.flush()  # nothing is left to write
+    assert [part.name for part in folder.parts("chosen")] == [
+        "00000001-00000002.parquet",
+        "00000003-00000005.parquet",
+    ]
+    table = pq.read_table(tmp_path / "run" / "chosen")
+    assert table.schema.field("step").type == pa.int32()
+    assert [tuple(row.values()) for row in table.to_pylist()] == learned
+    record = read_chosen(folder)
+    assert (record.fingerprint, record.draws.tolist()) == (FINGERPRINT, [d for _, _, d in learned])
+
+
+def test_a_rewound_record_ends_at_the_checkpoint(run):
+    folder = RunFolder(run)
+    folder.rewind(1)
+    assert read_chosen(folder).ids.tolist() == [105, 101]
+
+
+def test_a_chosen_example_takes_few_bytes(tmp_path):
+    """The worst kind of ids, 64 random bits, in parts as a run of b = 64 writes them."""
+    random = np.random.default_rng(0)
+    ids = random.integers(-(2**63), 2**63 - 1, 6400)
+    draws = np.sort(random.permutation(12800)[:6400])
+    steps = np.repeat(np.arange(1, 101, dtype=np.int32), 64)
+    folder = RunFolder(tmp_path)
+    folder.write_chosen(1, 100, {"step": steps, "id": ids, "draw": draws}, fingerprint="f00d")
+    assert folder.parts("chosen")[0].stat().st_size / 6400 < 10
+
+
+def test_a_run_without_its_record_is_refused(tmp_path, run):
+    with pytest.raises(RunError, match="is not a run folder"):
+        replay_order(tmp_path)
+    part = RunFolder(run).parts("chosen")[0]
+    whole = part.read_bytes()
+    part.unlink()
+    with pytest.raises(RunError, match="lacks steps 1 to 1; restore"):
+        replay_order(run)
+    part.write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"00000001-00000001.parquet cannot be read .* cut short"):
+        replay_order(run)
+    for each in RunFolder(run).parts("chosen"):
+        each.unlink()
+    with pytest.raises(RunError, match=r"has no record of what it chose .* train it again"):
+        replay_order(run)
+
+
+def test_an_unfinished_run_is_taken_only_when_asked(tmp_path):
+    folder = made_run(tmp_path / "run", [(105, 0)], [(101, 4)], finished=False)
+    RunFolder(folder).rewind(1)
+    for made in (replay_order, lambda path: policy_order([path])):
+        with pytest.raises(RunError, match=r"1 of 2 steps; finish it with .*--resume"):
+            made(folder)
+    assert replay_order(folder, allow_unfinished=True).ids.tolist() == [105]
+    assert policy_order([folder], allow_unfinished=True).about["runs"][0]["steps"] == 1
+
+
+# The file
+
+
+def test_a_replay_order_is_the_record(run, tmp_path):
+    order = read_order(saved(replay_order(run), tmp_path / "order.parquet"))
+    assert (order.kind, len(order)) == ("replay", 4)
+    assert order.ids.tolist() == [105, 101, 101, 119]
+    assert order.draws.tolist() == [0, 3, 4, 6]
+    assert order.steps.tolist() == [1, 1, 2, 2]
+    assert order.fingerprint == FINGERPRINT
+    (about,) = order.about["runs"]
+    assert about == {
+        "name": "run",
+        "recipe": "classact",
+        "seed": 3,
+        "steps": 2,
+        "examples": 4,
+        "config": CONFIG,
+    }
+    assert order.about["superbatch"]
+
+
+def test_a_policy_order_has_ids_alone(run, tmp_path):
+    path = saved(policy_order([run], examples=8), tmp_path / "order.parquet")
+    assert pq.read_schema(path).names == ["id"]
+    order = read_order(path)
+    assert (order.kind, order.draws, order.steps) == ("policy", None, None)
+    assert sorted(order.ids.tolist()) == [101, 101, 101, 101, 105, 105, 119, 119]
+
+
+def test_other_tools_read_the_order(run, tmp_path):
+    table = pq.read_table(saved(replay_order(run), tmp_path / "order.parquet"))
+    assert table.column_names == ["id", "draw", "step"]
+    about = json.loads(table.schema.metadata[b"superbatch"])
+    assert (about["file"], about["format"], about["kind"]) == ("order", 1, "replay")
+
+
+def test_the_rows_of_an_order(run):
+    shuffled = examples_of(np.random.default_rng(0).permutation(np.arange(100, 120)))
+    order = replay_order(run)
+    rows = order_rows(order, shuffled, np.arange(20))
+    assert shuffled.ids[rows].tolist() == [105, 101, 101, 119]
+
+
+def test_ids_that_the_data_lacks_are_refused(tmp_path):
+    order = replay_order(made_run(tmp_path / "run", [(105, 0), (90, 1), (7, 2), (7, 3), (119, 4)]))
+    with pytest.raises(DataError, match=r"2 of its 4 ids, such as 7, 90, are not in it"):
+        order_rows(order, EXAMPLES, np.arange(20))
+
+
+def test_an_order_of_other_data_is_refused(run):
+    few = examples_of(np.arange(100, 110))
+    with pytest.raises(DataError, match=r"is of other data") as refused:
+        order_rows(replay_order(run), few, np.arange(10))
+    for value in (FINGERPRINT, fingerprint(few), "1 of its 3 ids, such as 119"):
+        assert value in str(refused.value)
+
+
+def test_ids_that_are_kept_from_training_are_refused(run):
+    with pytest.raises(DataError, match=r"1 of its 3 ids, such as 105, are kept") as refused:
+        order_rows(replay_order(run), EXAMPLES, np.setdiff1d(np.arange(20), 5))
+    assert "--data.seed 0 --data.evaluation-fraction 0.25" in str(refused.value)
+
+
+def changed(path, **about):
+    """The file with other metadata."""
+    table = pq.read_table(path)
+    said = json.loads(table.schema.metadata[b"superbatch"]) | about
+    pq.write_table(table.replace_schema_metadata({"superbatch": json.dumps(said)}), path)
+
+
+def test_files_that_are_no_order_are_refused(run, tmp_path):
+    path = tmp_path / "order.parquet"
+    with pytest.raises(DataError, match=r"there is no file .*order\.parquet"):
+        read_order(path)
+    path.write_text("id\n1\n")
+    with pytest.raises(DataError, match="cut short, broken or no parquet"):
+        read_order(path)
+    pq.write_table(pa.table({"id": [1]}), path)
+    with pytest.raises(DataError, match="is no superbatch order but some other parquet file"):
+        read_order(path)
+    write_integers(path, {"id": np.arange(2)}, kind="record", about={})
+    with pytest.raises(DataError, match="is no superbatch order but some record"):
+        read_order(path)
+    table = pa.table({"id": [1], "loss": [0.5]})
+    pq.write_table(table.replace_schema_metadata({"superbatch": '{"columns": {}}'}), path)
+    with pytest.raises(DataError, match="is no superbatch order but some table of losses"):
+        read_order(path)
+
+
+def test_an_order_that_was_damaged_is_refused(run, tmp_path):
+    path = saved(replay_order(run), tmp_path / "order.parquet")
+    whole = path.read_bytes()
+    for length in (len(whole) - 9, len(whole) // 2, 3, 0):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match="cut short"):
+            read_order(path)
+    path.write_bytes(whole)
+    pq.write_table(pq.read_table(path).drop_columns(["draw"]), path)
+    with pytest.raises(DataError, match="no column 'draw'; its columns are id, step"):
+        read_order(path)
+    path.write_bytes(whole)
+    pq.write_table(pq.read_table(path).slice(0, 3), path)
+    with pytest.raises(DataError, match="has 3 rows and says that it has 4"):
+        read_order(path)
+    path.write_bytes(whole)
+    for about, message in (
+        ({"kind": "dream"}, "kind 'dream' and this version knows replay and policy"),
+        ({"format": 2}, r"of format 2 and this version .* up to format 1; update superbatch"),
+    ):
+        changed(path, **about)
+        with pytest.raises(DataError, match=message):
+            read_order(path)
+        path.write_bytes(whole)
+
+
+def test_ids_that_are_no_integers_are_refused(run, tmp_path):
+    path = saved(policy_order([run]), tmp_path / "order.parquet")
+    metadata = pq.read_schema(path).metadata
+    for values in (["a", "b", "c", "d"], [1, 2, 3, None]):
+        pq.write_table(pa.table({"id": values}).replace_schema_metadata(metadata), path)
+        with pytest.raises(DataError, match=r"column 'id' .* integers are needed"):
+            read_order(path)
+
+
+# The policy
+
+
+def test_one_run_of_its_own_length_is_itself():
+    ids = np.random.default_rng(0).integers(0, 300, 1000)
+    assert policy([ids], 1000).tolist() == ids.tolist()
+
+
+def test_the_mean_of_two_runs_by_hand():
+    """Times are 1/8, 3/8, 5/8, 7/8.
+
+    The first run chose A B A C and the second B A D A. Of 4: A is expected twice, B once, C and D
+    half a time each. Means: B (3/8 + 1/8) / 2 = 1/4; A's times 1/8 3/8 5/8 7/8 in two groups
+    1/4 and 3/4; C at 7/8, D at 5/8. Along the mean times B 1/4, A 1/2, D 5/8, C 7/8 the sums are
+    1, 3, 3.5, 4, rounded 1, 3, 4, 4: D comes and C does not. A and B tie at 1/4.
+    """
+    a, b, c, d = 10, 20, 30, 40
+    assert policy([np.array([a, b, a, c]), np.array([b, a, d, a])], 4).tolist() == [a, b, d, a]
+
+
+def test_a_shorter_policy_has_the_mean_time():
+    """A at 1/8 and 7/8 comes once, at 1/2; B and C at 3/8 and 5/8, half a time each.
+
+    All mean times in order: B 3/8, A 1/2, C 5/8; sums .5, 1.5, 2, rounded 1, 2, 2.
+    """
+    assert policy([np.array([1, 2, 3, 1])], 2).tolist() == [2, 1]
+
+
+def test_a_longer_policy_keeps_copies_apart():
+    """4 examples, 8 positions: copies half the order apart, where there is room.
+
+    Times 1/8, 3/8, 5/8, 7/8 move to 1/4, 3/8, 5/8, 3/4; copies at each -1/4 and +1/4: 0, 1/8, 3/8,
+    1/2 and 1/2, 5/8, 7/8, 1. At 1/2 ids 1 and 4 tie.
+    """
+    assert policy([np.array([1, 2, 3, 4])], 8).tolist() == [1, 2, 3, 1, 4, 2, 3, 4]
+
+
+def test_many_copies_are_spread_over_the_whole():
+    """A run of one example and a run of ten: the one comes ten times in 20, every other place."""
+    order = policy([np.array([50]), np.arange(10)], 20)
+    places = np.flatnonzero(order == 50)
+    assert len(places) == 10
+    assert np.diff(places, prepend=-1, append=20).max() <= 3
+
+
+runs = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=60), min_size=1, max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(runs, st.integers(1, 200))
+def test_multiplicities_are_those_expected_and_sum_up(chosen, examples):
+    order = policy([np.array(ids) for ids in chosen], examples)
+    assert len(order) == examples
+    for one in range(13):
+        expected = examples * np.mean([ids.count(one) / len(ids) for ids in chosen])
+        assert abs(order.tolist().count(one) - expected) < 1 + 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs)
+def test_runs_in_another_order_make_the_same_policy(chosen):
+    arrays = [np.array(ids) for ids in chosen]
+    assert policy(arrays, 50).tolist() == policy(arrays[::-1], 50).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(1, 5))
+def test_the_same_run_twice_is_that_run(ids, times):
+    assert (
+        policy([np.array(ids)] * times, len(ids)).tolist()
+        == policy([np.array(ids)], len(ids)).tolist()
+    )
+
+
+def test_every_stretch_of_time_keeps_its_share():
+    """What is chosen once, in a run of 1000, at a tenth of the length: one of each ten."""
+    ids = np.random.default_rng(0).permutation(1000)
+    order = policy([ids], 100)
+    time = np.empty(1000)
+    time[ids] = np.arange(1000)
+    assert (time[order] // 10).tolist() == list(range(100))
+
+
+def test_runs_that_cannot_be_averaged_are_refused(run, tmp_path):
+    longer = made_run(tmp_path / "longer", [(105, 0)] * 6)
+    with pytest.raises(ConfigError, match="the runs chose 4 to 6 examples; say how many"):
+        policy_order([run, longer])
+    assert len(policy_order([run, longer], examples=5)) == 5
+    other = made_run(tmp_path / "other", [(105, 0)], fingerprint="f00d")
+    with pytest.raises(DataError, match=r"of different data .* f00d; distil them apart"):
+        policy_order([run, other])
+    with pytest.raises(ConfigError, match="none was given"):
+        policy_order([])
+    with pytest.raises(ConfigError, match="0 were asked for"):
+        policy_order([run], examples=0)
