@@ -234,3 +234,25 @@ class MadeExamples:
             "label": self.labels[rows],
             "truth": self.truth[rows],
         }
+
+
+class MadePairs:
+    """Pairs of a picture made with every ``read`` and one of ``captions``, ids 0 to ``pool``.
+
+    Every third caption was written for another image.
+    """
+
+    def __init__(self, captions: list[str], pool: int = 2000) -> None:
+        self.ids = np.arange(pool)
+        self.captions = [captions[row % len(captions)] for row in range(pool)]
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        ids = self.ids[rows]
+        image = np.broadcast_to((ids % 256)[:, None, None, None], (len(ids), 3, 8, 8))
+        return {
+            "id": ids,
+            "image": image.astype(np.uint8),
+            "text": np.zeros((len(ids), 8), np.int64),
+            "image_id": ids,
+            "caption_of": np.where(ids % 3 == 0, ids + 1, ids),
+        }

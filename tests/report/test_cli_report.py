@@ -93,6 +93,29 @@ def test_what_cannot_work_is_refused_with_two_and_one_sentence(runs, capsys, arg
     assert "Traceback" not in complaint
 
 
+def test_runs_on_pairs_need_no_metric_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recalls = {
+        "val/mean_recall": {100: 0.3, 200: 0.5},
+        "val/image_to_text_r1": {100: 0.1, 200: 0.2},
+    }
+    for recipe in ("clip", "active_clip"):
+        folder = write_run(Path(recipe), recalls["val/mean_recall"], recipe=recipe)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for row in rows:
+            del row["val/accuracy"]
+            row |= {name: values[row["step"]] for name, values in recalls.items()}
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["report", "clip", "active_clip", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (value["metric"], value["baseline"]) == ("val/mean_recall", "clip")
+    assert value["runs"][0]["best"] == 0.5
+    other = ["--metric", "val/image_to_text_r1"]
+    assert main(["report", "clip", "active_clip", "--json", *other]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (value["metric"], value["runs"][0]["best"]) == ("val/image_to_text_r1", 0.2)
+
+
 def test_mixed_horizons_are_compared_when_allowed(runs, capsys):
     write_run(Path("long"), {100: 0.5, 400: 0.6}, recipe="long")
     assert main(["report", "out", "long", "--allow-mixed", "--json"]) == 0

@@ -1,6 +1,6 @@
 import pytest
 from headless import CHROMIUM, Browser
-from made_runs import CLASSES, MadeExamples, write_rich_run
+from made_runs import CLASSES, MadeExamples, MadePairs, write_rich_run
 from test_report_page import SLY, page_of
 
 
@@ -47,6 +47,33 @@ def test_injected_scripts_stay_text(browser, page):
     assert SLY[0] in browser.value("document.querySelector('#classes').parentNode.textContent")
     assert SLY[1] in browser.value("document.querySelector('#main-controls').textContent")
     assert browser.value("document.querySelectorAll('img:not([src^=data])').length") == 0
+
+
+@pytest.fixture(scope="module")
+def page_of_pairs(tmp_path_factory):
+    """Captions that try to be code, that are long, and that are read from the right."""
+    root = tmp_path_factory.mktemp("pairs")
+    write_rich_run(root / "clip", recipe="uniform", seed=0, steps=100)
+    write_rich_run(root / "active", recipe="classact", seed=0, steps=100)
+    captions = [*SLY, "a dog " * 300, "x" * 500, "كلب يجري", "two dogs run on the beach"]
+    path = root / "report.html"
+    path.write_text(page_of(root, open_examples=lambda config: MadePairs(captions)))
+    return path
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_captions_are_text_and_take_a_few_lines(browser, page_of_pairs, width):
+    browser.open(page_of_pairs, width=width)
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.complaints == []
+    assert browser.value("document.documentElement.dataset.owned") is None
+    assert browser.value("document.scripts.length") == 2
+    captions = "Array.from(document.querySelectorAll('.gallery .caption'))"
+    assert browser.value(f"{captions}.length") == 48
+    assert SLY[0] in browser.value(f"{captions}.map(c => c.textContent)")
+    # Five lines of 13 px at 1.3.
+    assert browser.value(f"Math.max(...{captions}.map(c => c.clientHeight))") <= 85
+    assert browser.value("document.documentElement.scrollWidth") <= width
 
 
 def test_every_switch_changes_what_is_drawn(browser, page):

@@ -1,11 +1,14 @@
 import base64
 import io
+import tarfile
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from superbatch.report.gallery import gallery, thumbnail
+from superbatch.report.gallery import Captioned, Labelled, gallery, thumbnail
 from superbatch.report.selection import Choices
+from superbatch.sources import open_examples
 
 
 class TwoClasses:
@@ -87,3 +90,78 @@ def test_thumbnails_shrink_and_take_grey():
     assert opened(thumbnail(np.zeros((3, 200, 400), np.uint8))).size == (96, 48)
     assert opened(thumbnail(np.zeros((1, 28, 28), np.uint8))).mode == "L"
     assert opened(thumbnail(np.zeros((4, 8, 8), np.uint8))).mode == "RGB"
+
+
+class Pairs:
+    """Two captions an image; of the second image the second caption is one of the first's."""
+
+    def __init__(self, *, moved=True):
+        self.ids = np.array([13, 12, 11, 10])
+        self.captions = ["a dog", "a second dog", "a <b>cat</b>", "a second cat"]
+        self.moved = moved
+
+    def read(self, rows):
+        image_id = np.array([2, 2, 1, 1])[rows]
+        caption_of = np.where((self.ids[rows] == 12) & self.moved, 1, image_id)
+        batch = {"id": self.ids[rows], "image_id": image_id, "caption_of": caption_of}
+        batch["image"] = np.zeros((len(rows), 3, 4, 4), np.uint8)
+        batch["text"] = np.zeros((len(rows), 8), np.int64)
+        # One that cannot be read is left out.
+        return {name: field[self.ids[rows] != 11] for name, field in batch.items()}
+
+
+def test_tiles_of_pairs_carry_the_caption_and_whether_it_is_the_images():
+    wanted, unwanted, *_ = gallery(choices(), Pairs(), criterion="learnability", count=2)
+    cat, unread = wanted.tiles
+    assert (cat.caption, cat.matched, cat.label) == ("a second cat", True, None)
+    assert (unread.example, unread.picture, unread.caption) == (11, None, None)
+    dog, moved = unwanted.tiles
+    assert (dog.caption, dog.matched) == ("a dog", True)
+    assert (moved.caption, moved.matched) == ("a second dog", False)
+    assert unwanted.matched == "1 of 2 captions match."
+    assert "caption" in unwanted.meaning
+
+
+def test_captions_of_which_none_was_moved_are_not_called_right():
+    groups = gallery(choices(), Pairs(moved=False), criterion="learnability", count=2)
+    assert [tile.matched for group in groups for tile in group.tiles] == [None] * 8
+    assert {group.matched for group in groups} == {None}
+
+
+def test_our_sources_are_known_for_what_they_are(tmp_path, monkeypatch):
+    assert isinstance(open_examples("digits"), Labelled)
+    pytest.importorskip("open_clip", reason="needs the extra [clip]")
+    from superbatch.sources.pairs import open_pairs
+
+    monkeypatch.setenv("SUPERBATCH_CACHE", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for place in range(14):
+            picture = io.BytesIO()
+            Image.new("RGB", (4, 4), (place, place, place)).save(picture, "PNG")
+            caption = f"<grey> number {place}".encode()
+            for suffix, content in (("png", picture.getvalue()), ("txt", caption)):
+                member = tarfile.TarInfo(f"{place:02d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    pairs = open_pairs(str(tmp_path / "a.tar"), context=8, caption_noise=0.5)
+    assert isinstance(pairs, Captioned)
+    assert not isinstance(pairs, Labelled)
+    tiles = [t for g in gallery(choices(), pairs, criterion="easy", count=2) for t in g.tiles]
+    there = [tile for tile in tiles if tile.example < 14]
+    for tile in there:
+        own = tile.caption == f"<grey> number {tile.example}"
+        assert tile.matched == own
+    assert {tile.matched for tile in there} == {True, False}
+
+
+def test_examples_that_say_nothing_are_shown():
+    class Images:
+        def __init__(self):
+            self.ids = np.arange(20)
+
+        def read(self, rows):
+            return {"id": self.ids[rows], "image": np.zeros((len(rows), 1, 4, 4), np.uint8)}
+
+    wanted, *_ = gallery(choices(), Images(), criterion="hard", count=2)
+    assert wanted.tiles[0].picture
+    assert wanted.tiles[0].label is wanted.tiles[0].caption is None

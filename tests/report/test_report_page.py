@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from made_runs import CLASSES, MadeExamples, write_rich_run, write_run
+from made_runs import CLASSES, MadeExamples, MadePairs, write_rich_run, write_run
 
 from superbatch.errors import DataError
 from superbatch.report.page import build_page, si
@@ -111,6 +111,32 @@ def test_text_of_runs_and_data_stays_text(tmp_path):
     assert sorted(set(outline.tags)) == sorted(set(Outline(plain).tags))
     assert "49" not in [text.strip() for text in outline.text]
     json.loads(outline.scripts[0][1])
+
+
+def test_captions_are_shown_as_text_and_whether_they_match(folder):
+    long = "a very long caption " * 50
+    captions = [*SLY, long, "a dog on a beach"]
+    page = page_of(folder, open_examples=lambda config: MadePairs(captions))
+    outline = Outline(page)
+    plain = Outline(page_of(folder, open_examples=lambda config: MadePairs(["a dog"])))
+    assert sorted(outline.tags) == sorted(plain.tags)
+    text = " ".join(" ".join(outline.text).split())
+    assert SLY[0] in text
+    assert long.strip() in text
+    assert "caption of another image" in text
+    assert "its own caption" in text
+    assert re.search(r"\d+ of 12 captions match", text)
+    assert "than scored, by class" not in text
+
+
+def test_pairs_that_matched_are_called_so_and_not_labels(folder, tmp_path):
+    for name, task in (("labels", "classification"), ("pairs", "image_text")):
+        run = write_rich_run(tmp_path / name, recipe="active_clip", seed=0, steps=40)
+        config = json.loads((run / "config.json").read_text()) | {"task": task}
+        (run / "config.json").write_text(json.dumps(config))
+        page = page_of(run)
+        assert ("Matched pairs" in page) == (name == "pairs")
+        assert ("Clean labels" in page) == (name == "labels")
 
 
 def test_only_the_pages_own_script_may_run(folder):

@@ -99,6 +99,21 @@ def test_other_data_is_refused_with_both_values(tmp_path):
         check_comparable(runs, allow_mixed=True)
 
 
+@pytest.mark.parametrize(("field", "value"), [("caption_noise", 0.4), ("image_size", 64)])
+def test_other_pairs_and_sizes_are_other_data(tmp_path, field, value):
+    runs = []
+    for name, data in (("old", {}), ("new", {"caption_noise": 0.0}), ("other", {field: value})):
+        folder = write_run(tmp_path / name, {10: 0.5})
+        config = json.loads((folder / "config.json").read_text())
+        config["data"] |= data
+        (folder / "config.json").write_text(json.dumps(config))
+        runs.append(read_run(folder))
+    old, new, other = runs
+    check_comparable([old, new])
+    with pytest.raises(RunError, match=rf"data\.{field} is .* and '{value}' in .*other"):
+        check_comparable([old, other])
+
+
 def test_the_same_data_may_be_spelled_differently(tmp_path):
     runs = [
         read_run(write_run(tmp_path / "a", {10: 0.5}, data="data/digits")),

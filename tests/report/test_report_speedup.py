@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from made_runs import write_run
 
 from superbatch.errors import RunError
 from superbatch.report.read import read_run, read_runs
-from superbatch.report.speedup import compare_runs, first_reach, smoothed
+from superbatch.report.speedup import compare_runs, default_metric, first_reach, smoothed
 
 
 # The baseline's best, 0.6, first comes at step 400: 4000 FLOPs, 400 s.
@@ -248,3 +249,28 @@ def test_runs_before_their_first_evaluation_have_no_numbers(tmp_path):
     assert baseline.best is None
     assert other.best == 0.6
     assert other.learner_speedup is None
+
+
+RECALL = "val/mean_recall"
+
+
+def test_runs_on_pairs_are_compared_by_their_mean_recall(tmp_path):
+    write_run(tmp_path / "u", {100: 0.3, 200: 0.5}, recipe="clip", metric=RECALL)
+    write_run(tmp_path / "c", {100: 0.5, 200: 0.6}, recipe="active_clip", metric=RECALL)
+    runs = read_runs([tmp_path])
+    comparison = compare_runs(runs, baseline="clip")
+    assert comparison.metric == RECALL
+    assert comparison.results[1].learner_speedup == pytest.approx(0.5)
+    with pytest.raises(RunError, match=r"no run logged 'val/accuracy'; they have val/mean_recall"):
+        compare_runs(runs, metric="val/accuracy", baseline="clip")
+
+
+def test_the_metric_is_accuracy_where_it_was_logged_and_that_of_the_task_before(tmp_path):
+    accuracy = read_run(write_run(tmp_path / "a", {10: 0.5}))
+    recall = read_run(write_run(tmp_path / "b", {10: 0.5}, metric=RECALL))
+    begun = read_run(write_run(tmp_path / "c", {}, steps=10, finished=False))
+    pairs = replace(begun, config={**begun.config, "task": "image_text"})
+    assert default_metric([recall, accuracy]) == "val/accuracy"
+    assert default_metric([begun, recall]) == RECALL
+    assert default_metric([begun]) == "val/accuracy"
+    assert default_metric([pairs]) == RECALL

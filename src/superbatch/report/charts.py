@@ -17,9 +17,15 @@ DIAGNOSTICS = {
     "selection/kept_gain": ("Kept gain", "score of the chosen over all, in deviations"),
     "selection/staleness": ("Staleness", "steps between scoring and learning"),
     "selection/clean_share": ("Clean labels", "share of the chosen whose label is the truth"),
+    "selection/duplicates": ("Duplicates", "pairs of a super-batch that repeat an image or text"),
     "selection/agreement": ("Agreement", "correlation of online and learner losses"),
 }
 """Title and unit of what the selection logs; anything else it logs is shown by its name."""
+
+OF_PAIRS = {
+    "selection/clean_share": ("Matched pairs", "share of the chosen whose caption is the image's"),
+}
+"""The same, where examples are images with captions."""
 
 
 def curves_chart(runs: Mapping[str, Sequence[Run]], comparison: Comparison) -> dict[str, Any]:
@@ -46,7 +52,9 @@ def diagnostics_charts(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]
     )
     ordered = [name for name in DIAGNOSTICS if name in logged]
     ordered += [name for name in logged if name not in DIAGNOSTICS]
-    return [_diagnostic(name, runs) for name in ordered]
+    pairs = any(r.config.get("task") == "image_text" for seeds in runs.values() for r in seeds)
+    known = DIAGNOSTICS | OF_PAIRS if pairs else DIAGNOSTICS
+    return [_diagnostic(name, runs, known) for name in ordered]
 
 
 def line_chart(title: str, unit: str, lines: Sequence[tuple[int, Any, Any]]) -> dict[str, Any]:
@@ -114,8 +122,10 @@ def _target(metric: str, comparison: Comparison) -> float | None:
     return float(np.mean(bests))
 
 
-def _diagnostic(name: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    title, unit = DIAGNOSTICS.get(name, (name.removeprefix("selection/").replace("_", " "), ""))
+def _diagnostic(
+    name: str, runs: Mapping[str, Sequence[Run]], known: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
+    title, unit = known.get(name, (name.removeprefix("selection/").replace("_", " "), ""))
     lines = []
     for index, seeds in enumerate(runs.values()):
         curve = recipe_curve(seeds, name, 1)

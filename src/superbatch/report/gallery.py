@@ -18,11 +18,21 @@ from superbatch.report.selection import Choices, Ids
 class Examples(Protocol):
     """Data at random access, as ``superbatch.sources`` opens it. Row ``i`` has the id ``ids[i]``.
 
-    ``read`` gives ``"image"`` uint8 [n, channels, height, width], ``"label"`` and, where the truth
-    is known, ``"truth"``, both Int64[n].
+    ``read`` gives ``"id"`` and ``"image"`` uint8 [n, channels, height, width] of those of ``rows``
+    that can be read. It is `Labelled` or `Captioned`, or there is nothing to say of an image.
     """
 
     ids: Any
+
+    def read(self, rows: Any) -> Mapping[str, Any]:
+        """The examples at ``rows``."""
+        ...
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """Examples whose ``read`` gives ``"label"`` and, where it is known, ``"truth"``, Int64[n]."""
+
     labels: Any
 
     @property
@@ -30,9 +40,15 @@ class Examples(Protocol):
         """One name for each label."""
         ...
 
-    def read(self, rows: Any) -> Mapping[str, Any]:
-        """The examples at ``rows``."""
-        ...
+
+@runtime_checkable
+class Captioned(Protocol):
+    """Examples with a text for each row.
+
+    ``read`` gives ``"image_id"`` and ``"caption_of"``, the image that the text was written for.
+    """
+
+    captions: Sequence[str]
 
 
 OpenExamples = Callable[[Mapping[str, Any]], Examples]
@@ -41,12 +57,17 @@ OpenExamples = Callable[[Mapping[str, Any]], Examples]
 
 @dataclass(frozen=True)
 class Tile:
-    """One example in the gallery. ``picture`` is a data URI, None where it could not be read."""
+    """One example in the gallery. ``picture`` is a data URI, None where it could not be read.
+
+    ``matched``: whether the caption was written for this image, None where that is not known.
+    """
 
     example: int
     picture: str | None
     label: str | None
     truth: str | None
+    caption: str | None
+    matched: bool | None
     score: float
     wish: float
     losses: Mapping[str, float]
@@ -62,24 +83,30 @@ class Group:
     meaning: str
     tiles: tuple[Tile, ...]
 
+    @property
+    def matched(self) -> str | None:
+        """How many of the captions are those of their images, None where that is not known."""
+        known = [tile.matched for tile in self.tiles if tile.matched is not None]
+        return f"{sum(known)} of {len(known)} captions match." if known else None
+
 
 MEANINGS = {
     "learnability": (
         "The online model still finds these harder than the reference does: to be learned.",
         "The reference finds these at least as hard as the online model does: learned already, "
-        "or not learnable (a wrong label, noise).",
+        "or not learnable (a wrong label or caption, noise).",
     ),
     "rho_loss": (
         "The learner still finds these harder than the reference does: to be learned.",
         "The reference finds these at least as hard as the learner does: learned already, or "
-        "not learnable (a wrong label, noise).",
+        "not learnable (a wrong label or caption, noise).",
     ),
     "hard": (
-        "The online model finds these hardest; wrong labels are among the hardest.",
+        "The online model finds these hardest; wrong labels and captions are among the hardest.",
         "The online model finds these easy.",
     ),
     "hard_learner": (
-        "The learner finds these hardest; wrong labels are among the hardest.",
+        "The learner finds these hardest; wrong labels and captions are among the hardest.",
         "The learner finds these easy.",
     ),
     "easy": ("The reference finds these easy.", "The reference finds these hard."),
@@ -87,8 +114,10 @@ MEANINGS = {
 """Why an example is wanted, and why not, by criterion."""
 
 
-def labels_of(examples: Examples) -> Labels:
-    """The labels of ``examples`` by id."""
+def labels_of(examples: Examples) -> Labels | None:
+    """The labels of ``examples`` by id, None where they have none."""
+    if not isinstance(examples, Labelled):
+        return None
     ids = np.asarray(examples.ids, dtype=np.int64)
     order = np.argsort(ids, kind="stable")
     labels = np.asarray(examples.labels, dtype=np.int64)[order]
@@ -127,13 +156,15 @@ def gallery(
 
 @dataclass(frozen=True)
 class _Seen:
-    picture: str
-    label: str
-    truth: str | None
+    picture: str | None = None
+    label: str | None = None
+    truth: str | None = None
+    caption: str | None = None
+    matched: bool | None = None
 
 
 def _read(ids: Ids, examples: Examples | None) -> dict[int, _Seen]:
-    """Picture and labels of those of ``ids`` that the data has."""
+    """What there is to see of those of ``ids`` that the data has."""
     if examples is None:
         return {}
     here = np.asarray(examples.ids, dtype=np.int64)
@@ -143,25 +174,39 @@ def _read(ids: Ids, examples: Examples | None) -> dict[int, _Seen]:
     if not len(rows):
         return {}
     batch = {name: np.asarray(field) for name, field in examples.read(rows).items()}
-    truth = batch.get("truth")
+    said = _said(batch, rows, examples)
     return {
-        int(example): _Seen(
-            thumbnail(batch["image"][row]),
-            _class_name(examples, int(batch["label"][row])),
-            None if truth is None else _class_name(examples, int(truth[row])),
-        )
-        for row, example in enumerate(batch["id"])
+        int(example): _Seen(thumbnail(image), **words)
+        for example, image, words in zip(batch["id"], batch["image"], said, strict=True)
     }
 
 
-def _class_name(examples: Examples, label: int) -> str:
+def _said(batch: Mapping[str, Any], rows: Ids, examples: Examples) -> list[dict[str, Any]]:
+    """The words of each example of ``batch``, which was read from ``rows``."""
+    if isinstance(examples, Captioned):
+        row_of = dict(zip(np.asarray(examples.ids)[rows].tolist(), rows.tolist(), strict=True))
+        captions = [str(examples.captions[row_of[example]]) for example in batch["id"].tolist()]
+        matched = (batch["caption_of"] == batch["image_id"]).tolist()
+        if all(matched):  # where no caption was moved, which of them fit is not known
+            return [{"caption": caption} for caption in captions]
+        pairs = zip(captions, matched, strict=True)
+        return [{"caption": caption, "matched": own} for caption, own in pairs]
+    if isinstance(examples, Labelled):
+        names = [_class_name(examples, label) for label in batch["label"].tolist()]
+        if "truth" not in batch:
+            return [{"label": name} for name in names]
+        truths = [_class_name(examples, truth) for truth in batch["truth"].tolist()]
+        return [{"label": n, "truth": t} for n, t in zip(names, truths, strict=True)]
+    return [{} for _ in batch["id"]]
+
+
+def _class_name(examples: Labelled, label: int) -> str:
     names = examples.class_names
     return str(names[label]) if 0 <= label < len(names) else str(label)
 
 
 def _tile(choices: Choices, row: int, shown: Mapping[int, _Seen]) -> Tile:
     example = int(choices.ids[row])
-    seen = shown.get(example)
     means = {name: float(column[row]) for name, column in choices.means.items()}
     losses = {
         name.removeprefix("loss/"): value
@@ -170,9 +215,7 @@ def _tile(choices: Choices, row: int, shown: Mapping[int, _Seen]) -> Tile:
     }
     return Tile(
         example,
-        picture=seen.picture if seen else None,
-        label=seen.label if seen else None,
-        truth=seen.truth if seen else None,
+        **vars(shown.get(example, _Seen())),
         score=means["score"],
         wish=means["wish"],
         losses=losses,

@@ -107,7 +107,19 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
     return [read_run(folder) for folder in unique.values()]
 
 
-DATA_FIELDS = ("path", "label", "label_noise", "seed", "eval_path", "evaluation_fraction")
+DATA_FIELDS = (
+    "path",
+    "label",
+    "label_noise",
+    "caption_noise",
+    "image_size",
+    "seed",
+    "eval_path",
+    "evaluation_fraction",
+)
+
+_DEFAULTS = {"caption_noise": 0.0}
+"""What a run meant whose configuration is older than the field."""
 
 
 def check_comparable(runs: Sequence[Run], *, allow_mixed: bool = False) -> None:
@@ -134,7 +146,7 @@ def check_comparable(runs: Sequence[Run], *, allow_mixed: bool = False) -> None:
 
 
 def _data_field(run: Run, field: str) -> str | None:
-    value = (run.config.get("data") or {}).get(field)
+    value = (run.config.get("data") or {}).get(field, _DEFAULTS.get(field))
     if isinstance(value, str) and field.endswith("path"):
         return os.path.normpath(value)
     return None if value is None else str(value)

@@ -62,6 +62,17 @@ def first_reach(x: Column, y: Column, target: float) -> float | None:
     return float(x[at - 1] + share * (x[at] - x[at - 1]))
 
 
+METRICS = {"classification": "val/accuracy", "image_text": "val/mean_recall"}
+"""What runs of a task are compared by, unless another metric is named."""
+
+
+def default_metric(runs: Sequence[Run]) -> str:
+    """The first of `METRICS` that a run logged; before any did, that of the first run's task."""
+    logged = {name for run in runs for name in run.metrics}
+    of_task = METRICS.get(str(runs[0].config.get("task")), METRICS["classification"])
+    return next((metric for metric in METRICS.values() if metric in logged), of_task)
+
+
 def lower_is_better(metric: str) -> bool:
     """Losses go down; every other metric goes up."""
     return metric.endswith("loss")
@@ -151,15 +162,15 @@ class Comparison:
 def compare_runs(
     runs: Sequence[Run],
     *,
-    metric: str = "val/accuracy",
+    metric: str | None = None,
     baseline: str | None = "uniform",
     smooth: int = 1,
 ) -> Comparison:
     """Every run against the baseline of its own seed.
 
-    The target is the baseline's best value of ``metric``; with ``smooth`` > 1 all curves are
-    running medians over that many evaluations first, so that an outlier does not set it.
-    ``baseline`` is a recipe or a run folder; a single baseline run serves every seed. None
+    The target is the baseline's best value of ``metric``; none: `default_metric`. With ``smooth``
+    > 1 all curves are running medians over that many evaluations first, so that an outlier does not
+    set it. ``baseline`` is a recipe or a run folder; a single baseline run serves every seed. None
     compares nothing and only lists.
 
     Raises:
@@ -169,6 +180,7 @@ def compare_runs(
         raise RunError("there are no runs to compare; give at least one run folder")
     if smooth < 1:
         raise RunError(f"smooth ({smooth}) counts evaluations; the smallest is 1, no smoothing")
+    metric = default_metric(runs) if metric is None else metric
     _check_metric(runs, metric)
     labels = run_labels(runs)
     bases = baseline_runs(runs, baseline) if baseline is not None else []
