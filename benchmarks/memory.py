@@ -25,13 +25,14 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from small_run import small_run
-from superbatch import build, training
+from superbatch import training
+from superbatch.problems import problem_of
 name, data, out, steps = sys.argv[1:]
 config = small_run(name, Path(data), Path(out), steps=int(steps))
 training.start(config)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-loaded = build.load_data(config)
-weights = sum(p.nbytes for p in build.model_of(config, "online", loaded).parameters())
+loaded = problem_of(config)
+weights = sum(p.nbytes for p in loaded.model("online").parameters())
 pixels = loaded.examples.read(loaded.rows[: config.select.super_batch_size])["image"].nbytes
 peak *= 1 if sys.platform == "darwin" else 1024
 print(json.dumps({"peak": peak, "models": 4 * weights, "super_batch": pixels}))

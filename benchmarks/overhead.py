@@ -25,6 +25,7 @@ from small_run import SUB_BATCH_SIZE, SUPER_BATCH_SIZE, made_images, small_run
 
 from superbatch import build, training
 from superbatch.config import Config
+from superbatch.problems import problem_of
 from superbatch.run import RunFolder
 from superbatch.types import ROLES, Role
 
@@ -69,7 +70,7 @@ def measure(config: Config, into: Measured) -> None:
 
     folder = RunFolder(Path(str(config.out)))
     around = training.Surroundings(watch=watch)
-    run = training.Run(config, build.load_data(config), folder, around)
+    run = training.Run(config, problem_of(config), folder, around)
     folder.create(config.model_dump(mode="json"), {})
     run.finish()
     into.checkpoints.append(bookkeeping() - times[-1][1])
@@ -87,7 +88,7 @@ def measure(config: Config, into: Measured) -> None:
 
 def alone(config: Config, *, rounds: int) -> dict[tuple[Role, str], float]:
     """Seconds for each example of a scoring pass and of an update, of each model by itself."""
-    data = build.load_data(config)
+    data = problem_of(config)
     batch = data.examples.read(data.rows[:SUPER_BATCH_SIZE])
     sub_batch = {name: column[:SUB_BATCH_SIZE] for name, column in batch.items()}
     calls: dict[tuple[Role, str], tuple[Callable[[], object], int]] = {}

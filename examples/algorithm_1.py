@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from superbatch.actors.inline import InlineActor
+from superbatch.actors.scorers import LossScorer
 from superbatch.bank import MemoryBank
 from superbatch.clock import Clock
 from superbatch.criterion import Criterion, learnability
@@ -42,7 +43,7 @@ def main(criterion: Criterion = learnability) -> float:
     )
     ledger.pretrain("reference", STEPS * B)
     loop = train(
-        InlineActor(super_batches, criterion, losses),
+        InlineActor(super_batches, LossScorer(criterion, losses)),
         MemoryBank(capacity=B, generator=torch.Generator().manual_seed(0)),
         trained,
         ledger,

@@ -6,7 +6,7 @@ and one sub-batch is drawn. More capacity is prioritised replay with the same co
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,33 @@ class Draw:
     index: Int[Tensor, " b"]
     scores: Float[Tensor, " n"]
     weights_step: Int[Tensor, " b"]
+
+
+@runtime_checkable
+class Bank(Protocol):
+    """Takes in scored super-batches and gives sub-batches."""
+
+    def __len__(self) -> int:
+        """How many examples may be drawn."""
+        ...
+
+    def add(self, examples: Batch, scores: Float[Tensor, " n"], weights_step: int = 0) -> None:
+        """Take in scored examples, made with the weights of step ``weights_step``."""
+        ...
+
+    def sample(self, count: int) -> Draw:
+        """Draw ``count`` examples."""
+        ...
+
+    def state_dict(self) -> dict[str, object]:
+        """What is held, without pixels."""
+        ...
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], read: Callable[[Int[Tensor, " n"]], Batch]
+    ) -> None:
+        """Hold what the bank that wrote ``state`` held; ``read`` gives the examples of draws."""
+        ...
 
 
 class MemoryBank:

@@ -1,8 +1,8 @@
-"""From configuration to objects: the only module that knows both."""
+"""From configuration to objects: what is the same for every problem."""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,121 +10,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from superbatch.checkpoint import load_weights
-from superbatch.config import Config, Data
+from superbatch.actors.scorers import JointScorer, LossScorer, Scorer
+from superbatch.bank import MemoryBank
+from superbatch.config import Config
 from superbatch.criterion import CRITERIA, Criterion
-from superbatch.errors import CheckpointError, ConfigError, DataError
+from superbatch.errors import ConfigError
+from superbatch.flops import Prices
+from superbatch.joint import JointBank
 from superbatch.learner import Learner, Optimisation, warmup_cosine
-from superbatch.models.build import build_model
-from superbatch.seeds import derived_seed
-from superbatch.sources import (
-    Examples,
-    Stream,
-    augmentation,
-    open_examples,
-    plain,
-    split_rows,
-)
-from superbatch.sources.noise import with_label_noise
-from superbatch.tasks import Classification
-from superbatch.types import Batch, Role, View
+from superbatch.models.flexi import AtPatch, MixedResolution
+from superbatch.orders import order_rows, read_order
+from superbatch.problems import Problem
+from superbatch.references import Reference
+from superbatch.seeds import derived_seed, generator
+from superbatch.sources import Stream, augmentation, plain
+from superbatch.sources.ordered import OrderedStream
+from superbatch.sources.stream import Batches
+from superbatch.types import Role, View
 
 
-@dataclass(frozen=True)
-class LoadedData:
-    """The examples, which rows of them are trained on, and what is evaluated on."""
-
-    examples: Examples
-    rows: np.ndarray
-    evaluation: Examples
-    evaluation_rows: np.ndarray
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name for each class."""
-        return self.examples.class_names
-
-    def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every example to evaluate on, once, in order."""
-        for start in range(0, len(self.evaluation_rows), batch_size):
-            yield self.evaluation.read(self.evaluation_rows[start : start + batch_size])
-
-
-def load_data(config: Config, progress: Callable[[int, int], None] | None = None) -> LoadedData:
-    """Open what the configuration names and split it. Errors are those of ``sources``."""
-    data = config.data
-    examples = open_examples(
-        data.path,
-        label=data.label,
-        image=data.image,
-        truth=data.truth,
-        image_size=data.image_size,
-        memory_gb=data.memory_gb,
-        progress=progress,
-    )
-    check_images(data, examples)
-    evaluation: Examples | None = None
-    if data.eval_path is not None:
-        evaluation = open_examples(
-            data.eval_path,
-            label=data.eval_label,
-            image=data.image,
-            image_size=data.image_size or examples.image_shape[-1],
-            memory_gb=data.memory_gb,
-        )
-        check_same_kind(examples, evaluation, data.path, data.eval_path)
-    splits = split_rows(
-        len(examples),
-        evaluation_fraction=0.0 if evaluation else data.evaluation_fraction,
-        holdout_fraction=data.holdout_fraction,
-        seed=derived_seed(data.seed, "splits"),
-    )
-    if evaluation is None and len(splits.evaluation) == 0:
-        raise ConfigError(
-            "there is nothing to evaluate on: --data.evaluation-fraction is "
-            f"{data.evaluation_fraction} and no --data.eval-path is given"
-        )
-    noisy = (
-        with_label_noise(examples, data.label_noise, seed=derived_seed(data.seed, "label noise"))
-        if data.label_noise
-        else examples
-    )
-    return LoadedData(
-        examples=noisy,
-        rows=splits.holdout if data.part == "holdout" else splits.pool,
-        evaluation=evaluation or examples,
-        evaluation_rows=np.arange(len(evaluation)) if evaluation else splits.evaluation,
-    )
-
-
-def check_images(data: Data, examples: Examples) -> None:
-    """Refuse images that the models or the augmentation cannot take."""
-    _, height, width = examples.image_shape
-    if height != width:
-        raise DataError(
-            f"images of {data.path} are {height}x{width} pixels and models take square ones; "
-            "set --data.image-size to resize them"
-        )
-    if data.crop_padding >= height:
-        raise ConfigError(
-            f"--data.crop-padding is {data.crop_padding} and images are {height}x{width} pixels; "
-            "reflected padding must be smaller than the image"
-        )
-
-
-def check_same_kind(examples: Examples, evaluation: Examples, path: str, eval_path: str) -> None:
-    """Refuse to evaluate on images or classes other than those that are learned."""
-    if examples.image_shape != evaluation.image_shape:
-        raise DataError(
-            f"images of {path} are {examples.image_shape} and of {eval_path} "
-            f"{evaluation.image_shape} (channels, height, width); set --data.image-size"
-        )
-    if evaluation.labels.max() >= len(examples.class_names):
-        raise DataError(
-            f"{eval_path} has labels up to {evaluation.labels.max()} and {path} only "
-            f"{len(examples.class_names)} classes; name the right columns with --data.label "
-            "and --data.eval-label"
-        )
+ThroughModel = Callable[[nn.Module], nn.Module]
+"""A model as it is seen through something, sharing its weights."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -157,11 +63,41 @@ def view_of(config: Config) -> View:
     )
 
 
-def stream_of(config: Config, data: LoadedData, batch_size: int, name: str, view: View) -> Stream:
+def stream_of(config: Config, problem: Problem, batch_size: int, view: View) -> Batches:
+    """The super-batches: endless and uniform, or in the order that the configuration names."""
+    if config.data.order is None:
+        return uniform_stream_of(config, problem, batch_size, "super-batches", view)
+    order = read_order(Path(config.data.order))
+    rows = order_rows(order, problem.examples, problem.rows)
+    refuse_short_order(config, len(order))
+    return OrderedStream(
+        problem.examples,
+        rows,
+        order.draws,
+        batch_size=batch_size,
+        view=view,
+        workers=config.data.workers,
+    )
+
+
+def refuse_short_order(config: Config, length: int) -> None:
+    """Raise ``ConfigError`` where the run would learn from more examples than the order has."""
+    batch = config.select.sub_batch_size
+    if config.steps * batch > length:
+        raise ConfigError(
+            f"--data.order {config.data.order} has {length} examples and {config.steps} steps of "
+            f"{batch} learn from {config.steps * batch}; set --steps to at most {length // batch}, "
+            "or make a longer order with superbatch order"
+        )
+
+
+def uniform_stream_of(
+    config: Config, problem: Problem, batch_size: int, name: str, view: View
+) -> Stream:
     """An endless uniform stream of the training rows; ``name`` keeps streams independent."""
     return Stream(
-        data.examples,
-        data.rows,
+        problem.examples,
+        problem.rows,
         batch_size=batch_size,
         seed=derived_seed(config.seed, name),
         view=view,
@@ -174,24 +110,86 @@ def criterion_of(config: Config) -> Criterion:
     return CRITERIA[config.select.criterion]
 
 
-def model_of(config: Config, role: Role, data: LoadedData) -> nn.Module:
-    """A new model for ``role``, its weights decided by the run's seed and the role."""
-    channels, height, _ = data.examples.image_shape
-    return build_model(
-        getattr(config.models, role),
-        image_size=height,
-        channels=channels,
-        classes=len(data.class_names),
-        seed=derived_seed(config.seed, "weights", role),
+def bank_of(config: Config) -> MemoryBank | JointBank:
+    """The memory bank, or the one that chooses pairs together."""
+    select = config.select
+    draws = generator(config.seed, "selection")
+    if select.joint:
+        return JointBank(
+            criterion_of(config).weights,
+            loss=config.contrastive.loss,
+            chunks=select.chunks,
+            first=select.first_chunk,
+            temperature=select.temperature,
+            generator=draws,
+        )
+    return MemoryBank(
+        select.super_batch_size * select.bank_super_batches,
+        generator=draws,
+        temperature=select.temperature,
+        max_times_sampled=select.max_times_sampled,
     )
 
 
-def task_of(config: Config) -> Classification:
-    """The task; label smoothing touches the learn loss only."""
-    return Classification(label_smoothing=config.optimise.label_smoothing)
+def scorer_of(
+    config: Config,
+    problem: Problem,
+    trained: Mapping[Role, Learner],
+    reference: Reference | None,
+) -> Scorer:
+    """What turns a super-batch into scores."""
+    task = problem.task
+    # A task on pairs is the only one that can be asked for a joint choice (config.check).
+    function = task.embeddings if config.select.joint else task.act_loss  # type: ignore[attr-defined]
+    through = coarse(config)
+    sources: dict[Role, Any] = {
+        role: learner.scored(function, through) for role, learner in trained.items()
+    }
+    if reference is not None:
+        sources["reference"] = reference.scored(function, through)
+    if config.select.joint:
+        return JointScorer(criterion_of(config), sources, config.contrastive.loss)
+    return LossScorer(criterion_of(config), sources)
 
 
-def learner_of(config: Config, role: Role, data: LoadedData, device: torch.device) -> Learner:
+def coarse(config: Config) -> ThroughModel:
+    """How a model is seen when it scores: at the coarser patch where there is one."""
+    patch = config.contrastive.score_patch
+    return partial(AtPatch, patch=patch) if patch else itself
+
+
+def mixed(config: Config) -> ThroughModel:
+    """How a model is seen when it learns: half of the pairs at the coarser patch, if any."""
+    patch = config.contrastive.score_patch
+    return partial(MixedResolution, patch=patch) if patch else itself
+
+
+def itself(model: nn.Module) -> nn.Module:
+    """The model as it is."""
+    return model
+
+
+def prices_of(
+    config: Config,
+    problem: Problem,
+    trained: Mapping[Role, Learner],
+    reference: Reference | None,
+) -> dict[Role, Prices]:
+    """What one example of each work of each role costs, in FLOPs of a forward pass."""
+    models: dict[Role, nn.Module] = {role: learner.model for role, learner in trained.items()}
+    if reference is not None and reference.model_to_price is not None:
+        models["reference"] = reference.model_to_price
+    return {
+        role: Prices(
+            forward=problem.forward_flops(model),
+            score=problem.forward_flops(coarse(config)(model)),
+            learn=problem.forward_flops(mixed(config)(model)),
+        )
+        for role, model in models.items()
+    }
+
+
+def learner_of(config: Config, role: Role, problem: Problem, device: torch.device) -> Learner:
     """A model that learns, with the schedule that ends where the run ends."""
     settings = config.optimise
     peak = settings.learning_rate
@@ -209,63 +207,8 @@ def learner_of(config: Config, role: Role, data: LoadedData, device: torch.devic
         ema_decay=settings.ema_decay if role == "learner" else 0.0,
         compiled=settings.compile,
     )
-    return Learner(model_of(config, role, data).to(device), task_of(config), optimisation)
-
-
-def about_model(config: Config, role: Role, data: LoadedData) -> dict[str, Any]:
-    """What a weights file says of its model, so that a misfit is refused with both values."""
-    channels, height, _ = data.examples.image_shape
-    return {
-        "model": getattr(config.models, role),
-        "image_size": height,
-        "channels": channels,
-        "classes": len(data.class_names),
-        "class_names": list(data.class_names),
-        "recipe": config.recipe,
-        "steps": config.steps,
-        "seed": config.seed,
-        "part": config.data.part,
-    }
-
-
-def weights_path(path: str) -> Path:
-    """The weights that ``path`` means: a .safetensors file, or those of a finished run."""
-    given = Path(path)
-    found = given / "checkpoints" / "learner.safetensors" if given.is_dir() else given
-    if not found.is_file():
-        reason = "no finished run is there" if given.is_dir() else "there is no such file"
-        raise CheckpointError(f"cannot read weights from {path}: {reason}")
-    return found
-
-
-def load_model(path: str, config: Config, role: Role, data: LoadedData) -> nn.Module:
-    """The model whose weights ``path`` holds. Raises ``CheckpointError`` if it is of other data.
-
-    The file's header says which model it is; a file without one must be of the configured model.
-    """
-    weights, about = load_weights(weights_path(path))
-    here = about_model(config, role, data)
-    for name, words in (
-        ("classes", "classes"),
-        ("image_size", "pixels a side"),
-        ("channels", "channels"),
-    ):
-        if about and about[name] != here[name]:
-            raise CheckpointError(
-                f"{path} is a model of {about[name]} {words} and the data has {here[name]}; "
-                "give a checkpoint that was trained on data of the same kind"
-            )
-    if about:
-        config = config.changed(models={role: about["model"]})
-    model = model_of(config, role, data)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not hold the weights of {getattr(config.models, role)}: "
-            f"{str(error).splitlines()[1].strip()}"
-        ) from error
-    return model
+    model = problem.model(role).to(device)
+    return Learner(model, problem.task, optimisation, through=mixed(config))
 
 
 def environment(command: list[str]) -> dict[str, Any]:

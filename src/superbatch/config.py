@@ -17,7 +17,8 @@ class Data(Section):
     """What is trained on, and what it is evaluated on."""
 
     path: str = "digits"
-    """"digits", a .parquet file, a folder of images by class, an .npz, or a hub name."""
+    """"digits", a .parquet file, a folder of images by class, an .npz, or a hub name; of pairs, tar
+    shards: a file, a folder, a pattern such as "part-{000..127}.tar", or a URL."""
     label: str = "label"
     """The column to learn."""
     image: str = "image"
@@ -26,6 +27,14 @@ class Data(Section):
     """A column with the true labels, only to report how many of the chosen are clean."""
     label_noise: float = Field(0.0, ge=0, lt=1)
     """Share of labels replaced by another class, for experiments; the truth is then known."""
+    caption_noise: float = Field(0.0, ge=0, lt=1)
+    """Share of captions moved to another image, for experiments; what matches is then known."""
+    context: int = Field(32, ge=4)
+    """Tokens of a caption; longer ones are cut."""
+    deduplicate: bool = False
+    """Leave pairs with the same image or caption as an earlier one out of each super-batch."""
+    order: str | None = None
+    """A foundation curriculum: learn in this order, score nothing (superbatch order makes one)."""
     eval_path: str | None = None
     """Where to evaluate; none: on a part of --data.path that is never trained on."""
     eval_label: str = "label"
@@ -69,10 +78,34 @@ class Select(Section):
     """Capacity of the memory bank; 1 is Algorithm 1, more is replay."""
     max_times_sampled: int = Field(1, ge=1)
     """How often an example may be drawn from the bank."""
+    joint: bool = False
+    """Choose pairs that are learnable together (JEST), not each for itself."""
+    chunks: int = Field(16, ge=1)
+    """Joint: the sub-batch is drawn in so many parts; they must divide it."""
+    first_chunk: Literal["softmax", "uniform"] = "softmax"
+    """Joint: how the first part is drawn, when nothing is chosen yet."""
+
+
+class Contrastive(Section):
+    """What image-text models learn by, and are scored by."""
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """Learn loss: CLIP's, or SigLIP's with a learnable temperature and bias."""
+    act: Literal["dot", "contrastive", "sigmoid_diagonal"] = "dot"
+    """Act loss: minus the similarity (paper, eq. 7), the loss within the super-batch, or the
+    sigmoid loss of the pair alone."""
+    score_scale: float = Field(20.0, gt=0)
+    """What similarities are multiplied by in act loss "dot": those of a batch differ by about
+    0.05, so that at 1 and temperature 1 the choice would be almost uniform."""
+    score_patch: int | None = Field(None, ge=1)
+    """Score at this coarser patch with the same weights, and learn at both (Flexi-JEST)."""
 
 
 class Models(Section):
-    """Sizes are L, B, S, Ti and our mu-100 ... mu-2400, with a patch: "S/16"; or any timm name."""
+    """Sizes are L, B, S, Ti and our mu-100 ... mu-2400, with a patch: "S/16"; or any timm name.
+
+    Of pairs: the same for both towers, or "S/16+mu-600" with the text tower's own; or
+    "open_clip:NAME", an open_clip configuration (.json), or a folder with one and weights."""
 
     learner: str = "mu-300/4"
     """The model that is paid for."""
@@ -151,6 +184,8 @@ class Config(Section):
 
     recipe: str = "uniform"
     """Name of the recipe that the settings started from."""
+    task: Literal["classification", "image_text"] = "classification"
+    """What is learned: labels of images, or which caption belongs to which image."""
     steps: int = Field(200, ge=1)
     """Updates of the learner."""
     seed: int = Field(0, ge=0)
@@ -158,13 +193,18 @@ class Config(Section):
     out: str | None = None
     """The run folder; none: runs/<recipe>-seed<seed>."""
     reference: str | None = None
-    """A trained reference: .safetensors weights or a finished run folder."""
+    """A trained reference: .safetensors weights, a finished run folder, or a table of its losses
+    (superbatch score makes one)."""
+    reference_data: str | None = None
+    """Other data to train the reference on, such as a small curated set; read as --data.path is,
+    without the noise that experiments add."""
     score_view: Literal["same", "plain"] = "same"
     """Score the augmented view that is learned, or the image as it is."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1" ...; auto: a GPU where there is one."""
     data: Data = Data()
     select: Select = Select()
+    contrastive: Contrastive = Contrastive()
     models: Models = Models()
     reference_training: ReferenceTraining = ReferenceTraining()
     optimise: Optimise = Optimise()
@@ -189,6 +229,14 @@ def uses_reference(config: Config) -> bool:
 
 def check(config: Config) -> None:
     """Refuse settings that cannot work together, with a ``ConfigError``."""
+    check_selection(config)
+    check_data(config)
+    check_reference(config)
+    check_pairs(config)
+
+
+def check_selection(config: Config) -> None:
+    """Sizes, and how the sub-batch is chosen."""
     select = config.select
     if select.sub_batch_size > select.super_batch_size:
         raise ConfigError(
@@ -196,24 +244,84 @@ def check(config: Config) -> None:
             f"--select.super-batch-size ({select.super_batch_size}); "
             "the sub-batch is chosen from the super-batch"
         )
-    held_out = config.reference_training.data == "holdout" or config.data.part == "holdout"
-    if held_out and config.data.holdout_fraction == 0 and config.reference is None:
+    if select.joint and select.sub_batch_size % select.chunks:
+        below = select.sub_batch_size // select.chunks * select.chunks
+        raise ConfigError(
+            f"--select.sub-batch-size ({select.sub_batch_size}) is drawn in --select.chunks "
+            f"({select.chunks}) equal parts and they do not divide it; the nearest sizes are "
+            f"{below or select.chunks} and {below + select.chunks}"
+        )
+    if select.joint and (select.bank_super_batches > 1 or select.max_times_sampled > 1):
+        raise ConfigError(
+            "joint selection chooses within one super-batch, whose embeddings are fresh; "
+            f"--select.bank-super-batches is {select.bank_super_batches} and "
+            f"--select.max-times-sampled {select.max_times_sampled}: both must be 1"
+        )
+
+
+def check_data(config: Config) -> None:
+    """What is held out, made noisy, or put in order."""
+    data = config.data
+    held_out = config.reference_training.data == "holdout" or data.part == "holdout"
+    if held_out and data.holdout_fraction == 0 and not (config.reference or config.reference_data):
         raise ConfigError(
             "a held-out reference needs data that the learner never sees, and "
             "--data.holdout-fraction is 0; give it a share, such as 0.5"
         )
-    if config.data.label_noise and config.data.truth:
+    if data.label_noise and data.truth:
         raise ConfigError(
-            f"--data.label-noise {config.data.label_noise} makes its own truth, and "
-            f"--data.truth {config.data.truth} names another; leave one out"
+            f"--data.label-noise {data.label_noise} makes its own truth, and "
+            f"--data.truth {data.truth} names another; leave one out"
         )
-    if config.reference and not uses_reference(config):
+    select = config.select
+    chooses = select.criterion != "uniform" or select.bank_super_batches > 1
+    if data.order and (chooses or select.super_batch_size != select.sub_batch_size):
         raise ConfigError(
-            f"criterion {select.criterion} scores without a reference and cannot use "
-            f"--reference {config.reference}; leave it out, or take a recipe such as classact"
+            f"--data.order {data.order} has chosen already and recipe {config.recipe} would "
+            "choose from it again; take recipe uniform (of pairs: clip or siglip)"
         )
-    if config.reference and config.reference_training.data == "alongside":
+
+
+def check_reference(config: Config) -> None:
+    """Where the reference comes from."""
+    given = {"--reference": config.reference, "--reference-data": config.reference_data}
+    for flag, value in given.items():
+        if value and not uses_reference(config):
+            raise ConfigError(
+                f"criterion {config.select.criterion} scores without a reference and cannot use "
+                f"{flag} {value}; leave it out, or take a recipe such as classact"
+            )
+        if value and config.reference_training.data == "alongside":
+            raise ConfigError(
+                f"recipe {config.recipe} trains its reference alongside the learner and cannot "
+                f"use {flag} {value}; recipe classact can"
+            )
+    if all(given.values()):
         raise ConfigError(
-            f"recipe {config.recipe} trains its reference alongside the learner and cannot use "
-            f"--reference {config.reference}; recipe classact can"
+            f"--reference {config.reference} is trained already and --reference-data "
+            f"{config.reference_data} would train one; leave one out"
         )
+
+
+def check_pairs(config: Config) -> None:
+    """What only one of the tasks can do."""
+    pairs = config.task == "image_text"
+    only_pairs = {
+        "--select.joint": config.select.joint,
+        "--data.deduplicate": config.data.deduplicate,
+        "--data.caption-noise": config.data.caption_noise,
+        "--contrastive.score-patch": config.contrastive.score_patch,
+    }
+    only_labels = {
+        "--data.label-noise": config.data.label_noise,
+        "--data.truth": config.data.truth,
+        "--optimise.label-smoothing": config.optimise.label_smoothing,
+    }
+    for flag, value in (only_labels if pairs else only_pairs).items():
+        if value:
+            learns = "pairs of image and text" if pairs else "labels"
+            wanted = "labels, such as classact" if pairs else "pairs, such as active_clip"
+            raise ConfigError(
+                f"recipe {config.recipe} learns {learns} and cannot use {flag} ({value}); "
+                f"it is for recipes on {wanted}"
+            )

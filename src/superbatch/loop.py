@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from superbatch.actors import Actors, Scored
-from superbatch.bank import Draw, MemoryBank
+from superbatch.bank import Bank, Draw
 from superbatch.clock import Clock
 from superbatch.flops import Ledger
 from superbatch.learner import Learner
@@ -26,7 +26,7 @@ class Step:
 
 def train(
     actors: Actors,
-    bank: MemoryBank,
+    bank: Bank,
     trained: Mapping[Role, Learner],
     ledger: Ledger,
     *,
@@ -61,5 +61,7 @@ def train(
             with clock(role):
                 losses[role] = model.step(batch)
             ledger.learn(role, size(batch))
+            if model.recomputes:
+                ledger.recompute(role, size(batch))
         actors.publish(number, trained)
         yield Step(number, scored, draw, losses)

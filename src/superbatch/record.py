@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from superbatch.loop import Step
 from superbatch.run import RunFolder
 from superbatch.selection import effective_sample_size, kept_gain
+from superbatch.sources.duplicates import duplicates
 from superbatch.types import ROLES, Batch, size
 
 
@@ -34,8 +36,9 @@ class Recorder:
         bad = (~torch.isfinite(step.scored.scores)).sum()
         self._not_finite = self._not_finite.to(bad.device) + bad
         for name, batch in (("seen", step.scored.examples), ("chosen", step.draw.examples)):
-            if "truth" in batch:
-                clean = (batch["label"] == batch["truth"]).sum()
+            right = known_right(batch)
+            if right is not None:
+                clean = right.sum()
                 self._clean[name] = self._clean.get(name, torch.zeros_like(clean)) + clean
         if self._rows != "none":
             self._pending.append((step.number, choices(step, only_chosen=self._rows == "chosen")))
@@ -58,8 +61,12 @@ class Recorder:
                 (step.number - 1 - step.draw.weights_step).double().mean()
             ),
         }
-        clean = _clean_share(step.draw.examples)
-        return numbers if clean is None else numbers | {"selection/clean_share": clean}
+        right = known_right(step.draw.examples)
+        if right is not None:
+            numbers["selection/clean_share"] = float(right.double().mean())
+        if "image_id" in step.scored.examples:
+            numbers["selection/duplicates"] = int(duplicates(step.scored.examples).sum())
+        return numbers
 
     def flush(self) -> None:
         """Write the remembered choices as one part."""
@@ -121,7 +128,10 @@ def choices(step: Step, *, only_chosen: bool) -> dict[str, Tensor]:
     return {name: torch.cat([column, more.get(name, unknown)]) for name, column in columns.items()}
 
 
-def _clean_share(batch: Batch) -> float | None:
-    if "truth" not in batch:
-        return None
-    return float((batch["label"] == batch["truth"]).double().mean())
+def known_right(batch: Batch) -> Bool[Tensor, " n"] | None:
+    """Which labels, or captions, are the true ones; none where that is not known."""
+    if "truth" in batch:
+        return batch["label"] == batch["truth"]
+    if "caption_of" in batch:
+        return batch["caption_of"] == batch["image_id"]
+    return None

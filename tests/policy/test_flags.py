@@ -10,9 +10,11 @@ from superbatch.config import Config, Section
 
 FLAGS = """
 actors.kind
-data.crop_padding data.eval_label data.eval_path data.evaluation_fraction data.flip
+contrastive.act contrastive.loss contrastive.score_patch contrastive.score_scale
+data.caption_noise data.context data.crop_padding data.deduplicate
+data.eval_label data.eval_path data.evaluation_fraction data.flip
 data.holdout_fraction data.image data.image_size data.label data.label_noise data.memory_gb
-data.part data.path data.rand_augment data.seed data.truth data.workers
+data.order data.part data.path data.rand_augment data.seed data.truth data.workers
 device
 models.learner models.online models.reference
 optimise.beta2 optimise.bf16 optimise.clip_norm optimise.compile optimise.ema_decay
@@ -21,13 +23,13 @@ optimise.warmup_fraction optimise.weight_decay
 out recipe
 record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
 record.log_every record.selection record.tensorboard
-reference
+reference reference_data
 reference_training.batch_multiple reference_training.data
 reference_training.learning_rate_ratio reference_training.steps
 score_view seed
-select.bank_super_batches select.criterion select.max_times_sampled select.sub_batch_size
-select.super_batch_size select.temperature
-steps
+select.bank_super_batches select.chunks select.criterion select.first_chunk select.joint
+select.max_times_sampled select.sub_batch_size select.super_batch_size select.temperature
+steps task
 """.split()  # noqa: SIM905 - a list of fifty strings is harder to read
 
 
@@ -49,7 +51,9 @@ def test_the_flags_are_the_frozen_ones():
 COMMANDS = {
     "train": "json_ settings",
     "compare": "baseline confirm json_ seeds settings",
-    "evaluate": "json_ settings",
+    "evaluate": "json_ linear_probe settings zero_shot",
+    "order": "allow_unfinished batch examples json_ kind out run steps",
+    "export": "out",
     "report": "allow_mixed baseline figures json_ metric out runs smooth",
 }
 

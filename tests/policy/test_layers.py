@@ -8,13 +8,13 @@ import superbatch
 
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
-    ["types", "errors", "seeds", "clock", "files", "surroundings"],
-    ["criterion", "selection", "tasks", "models", "sources"],
-    ["bank", "learner", "cost", "flops"],
+    ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
+    ["criterion", "curriculum", "selection", "tasks", "models", "sources"],
+    ["bank", "joint", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
     ["loop"],
-    ["run", "checkpoint", "record", "mirror"],
-    ["config", "build", "recipes", "training"],
+    ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
+    ["config", "problems", "references", "build", "recipes", "training", "scoring", "scoring_processes"],
     ["report"],
     ["cli", "__main__"],
 ]

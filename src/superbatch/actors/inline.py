@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from superbatch.actors import Scored
+from superbatch.actors.scorers import Scorer
 from superbatch.clock import Clock
-from superbatch.criterion import Criterion
 from superbatch.learner import Learner
-from superbatch.types import Batch, LossSource, Role, to_device
+from superbatch.types import Batch, Role, to_device
 
 
 class InlineActor:
@@ -19,16 +17,14 @@ class InlineActor:
     def __init__(
         self,
         source: Iterable[Batch],
-        criterion: Criterion,
-        losses: Mapping[Role, LossSource],
+        scorer: Scorer,
         *,
         device: torch.device | str = "cpu",
         clock: Clock | None = None,
         step: int = 0,
     ) -> None:
         self._source = source
-        self._criterion = criterion
-        self._losses = losses
+        self._scorer = scorer
         self._device = device
         self._clock = clock or Clock()
         self._step = step
@@ -43,22 +39,8 @@ class InlineActor:
                     return
                 batch = to_device(batch, self._device)
             with self._clock("scoring"):
-                scored = self._score(batch)
-            yield scored
-
-    def _score(self, batch: Batch) -> Scored:
-        seen: dict[Role, Float[Tensor, " B"]] = {}
-
-        def remembered(role: Role) -> LossSource:
-            def losses(examples: Batch) -> Float[Tensor, " B"]:
-                seen[role] = self._losses[role](examples)
-                return seen[role]
-
-            return losses
-
-        sources = {role: remembered(role) for role in self._criterion.roles}
-        scores = self._criterion.score(batch, sources)
-        return Scored(batch, scores, seen, self._step)
+                scored = self._scorer(batch)
+            yield Scored(scored.examples, scored.scores, scored.losses, self._step)
 
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
         """Nothing to send: the weights are the loop's own."""

@@ -65,6 +65,54 @@ def classact_online() -> Config:
     )
 
 
+def clip() -> Config:
+    """Image and text by CLIP's softmax loss, uniform. The baseline of active_clip."""
+    return pairs("clip", "softmax")
+
+
+def siglip() -> Config:
+    """Image and text by the sigmoid loss, uniform. The baseline of active_siglip and jest."""
+    return pairs("siglip", "sigmoid")
+
+
+def active_clip() -> Config:
+    """Learnability of each pair by two small models' similarities (paper, section 3.4, eq. 7)."""
+    return pairs("active_clip", "softmax").changed(select={"criterion": "learnability"})
+
+
+def active_siglip() -> Config:
+    """ActiveCLIP's choice of pairs for a learner with the sigmoid loss (paper, section 3.4)."""
+    return pairs("active_siglip", "sigmoid").changed(select={"criterion": "learnability"})
+
+
+def jest() -> Config:
+    """The most learnable sub-batch, its pairs chosen together (Evans et al. 2024): the learner
+    scores for itself and 80 % of what it sees is left out.
+    """
+    return pairs("jest", "sigmoid").changed(
+        select={
+            "criterion": "rho_loss",
+            "joint": True,
+            "super_batch_size": 320,
+            "sub_batch_size": 64,
+        }
+    )
+
+
+def flexi_jest() -> Config:
+    """JEST that scores at a coarser patch; the learner learns at both (Evans et al. 2024)."""
+    return jest().changed(recipe="flexi_jest", contrastive={"score_patch": 16})
+
+
+def pairs(name: str, loss: str) -> Config:
+    """What all recipes on images with captions share."""
+    return Config(recipe=name).changed(
+        task="image_text",
+        contrastive={"loss": loss},
+        models={"learner": "mu-300/8", "online": "mu-2400/8", "reference": "mu-2400/8"},
+    )
+
+
 RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
     {
         recipe.__name__: recipe
@@ -77,6 +125,12 @@ RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
             classact,
             classact_ho,
             classact_online,
+            clip,
+            siglip,
+            active_clip,
+            active_siglip,
+            jest,
+            flexi_jest,
         )
     }
 )
@@ -92,9 +146,13 @@ def recipe(name: str) -> Config:
     return RECIPES[name]()
 
 
+UNIFORM = ("uniform", "clip", "siglip")
+"""The recipes without selection, one for each learn loss."""
+
+
 def resolved(config: Config) -> Config:
     """``config`` as it will run: plain uniform training draws only what it learns from."""
-    if config.recipe == "uniform":
+    if config.recipe in UNIFORM:
         b = config.select.sub_batch_size
         config = config.changed(select={"super_batch_size": b})
     return config

@@ -1,0 +1,28 @@
+"""What every problem on images asks of them."""
+
+from superbatch.config import Data
+from superbatch.errors import ConfigError, DataError
+
+
+def refuse_no_evaluation(data: Data, count: int) -> None:
+    """Raise ``ConfigError`` where nothing is left to evaluate on."""
+    if count == 0:
+        raise ConfigError(
+            "there is nothing to evaluate on: --data.evaluation-fraction is "
+            f"{data.evaluation_fraction} and no --data.eval-path is given"
+        )
+
+
+def check_images(data: Data, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images that the models or the augmentation cannot take."""
+    _, height, width = image_shape
+    if height != width:
+        raise DataError(
+            f"images of {data.path} are {height}x{width} pixels and models take square ones; "
+            "set --data.image-size to resize them"
+        )
+    if data.crop_padding >= height:
+        raise ConfigError(
+            f"--data.crop-padding is {data.crop_padding} and images are {height}x{width} pixels; "
+            "reflected padding must be smaller than the image"
+        )

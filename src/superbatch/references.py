@@ -1,0 +1,178 @@
+"""The reference that does not learn in the loop: trained before, given, or a table of losses."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from superbatch.config import Config
+from superbatch.errors import ConfigError, Stopped
+from superbatch.learner import traceless
+from superbatch.problems import Problem
+from superbatch.recipes import recipe
+from superbatch.run import RunFolder
+from superbatch.seeds import derived_seed
+from superbatch.sources import plain
+from superbatch.surroundings import Status, Surroundings
+from superbatch.tables import LossTable, check_table, is_table
+from superbatch.types import Batch, View
+
+
+TrainReference = Callable[[Config, Path, Surroundings], dict[str, Any]]
+"""Run a configuration in a folder, or go on with it; its summary."""
+
+
+class Reference:
+    """The reference of one run. Until ``ready`` one that must be trained has no weights."""
+
+    def __init__(
+        self, config: Config, problem: Problem, device: torch.device, scored: View
+    ) -> None:
+        self._config = config
+        self._problem = problem
+        self._device = device
+        self._model: nn.Module | None = None
+        self._table: LossTable | None = None
+        self.facts: dict[str, Any] = {}
+        """What the summary says of it."""
+        path = config.reference
+        if path is None:
+            self.model_to_price: nn.Module | None = problem.model("reference")
+        elif is_table(path):
+            self._table = checked_table(config, problem, scored)
+            self.facts = {"table": path, "given": True}
+            self.model_to_price = None
+        else:
+            self.facts = {"checkpoint": path, "given": True}
+            self.model_to_price = self._load(path)
+
+    @property
+    def runs(self) -> bool:
+        """Whether a model runs to score with; a table only looks losses up."""
+        return self._table is None
+
+    def ready(self, folder: RunFolder, around: Surroundings, train: TrainReference) -> int:
+        """Train it if it is not there yet; on how many examples this run must count that."""
+        if self._model is not None or self._table is not None:
+            return 0
+        self.facts = trained_reference(self._config, folder, around, train)
+        self._load(self.facts["checkpoint"])
+        return int(self.facts["examples_learned"])
+
+    def scored(
+        self,
+        function: Callable[[nn.Module, Batch], Any],
+        through: Callable[[nn.Module], nn.Module],
+    ) -> Callable[[Batch], Any]:
+        """``function`` of the reference, seen ``through`` a view of it, without a trace."""
+        if self._table is not None:
+            if self._config.select.joint:
+                raise ConfigError(
+                    f"--reference {self._config.reference} is a table of losses and joint "
+                    "selection needs the reference's embeddings; give its checkpoint"
+                )
+            return self._table
+        assert self._model is not None  # the run calls ready first
+        settings = self._config.optimise
+        model = through(self._model)
+        return traceless(
+            torch.compile(model) if settings.compile else model,  # type: ignore[arg-type]
+            function,
+            micro_batch_size=settings.micro_batch_size,
+            bf16=settings.bf16,
+        )
+
+    def _load(self, path: str) -> nn.Module:
+        model = self._problem.load(path, "reference").to(self._device)
+        self._model = model.requires_grad_(False)
+        return model
+
+
+def checked_table(config: Config, problem: Problem, scored: View) -> LossTable:
+    """The table of ``config``. Refused if it is of other data or of another view."""
+    assert config.reference is not None
+    if scored is not plain:
+        raise ConfigError(
+            f"--reference {config.reference} is a table of losses of images as they are, and "
+            "scoring sees augmented ones; add --score-view plain"
+        )
+    if config.task == "image_text" and config.contrastive.act == "contrastive":
+        raise ConfigError(
+            f"--reference {config.reference} holds a loss for each pair, and with "
+            "--contrastive.act contrastive a pair's loss depends on its super-batch; take dot"
+        )
+    table = LossTable.open(config.reference)
+    check_table(table, problem)
+    return table
+
+
+def reference_config(config: Config) -> Config:
+    """The run that trains the reference of ``config``: uniform, on its part of the data."""
+    training = config.reference_training
+    steps = training.steps or config.steps
+    uniform = "uniform"
+    if config.task == "image_text":
+        uniform = "clip" if config.contrastive.loss == "softmax" else "siglip"
+    data = config.data.model_dump() | {"part": training.data, "deduplicate": False}
+    if config.reference_data is not None:
+        data |= {
+            "path": config.reference_data,
+            "part": "pool",
+            "holdout_fraction": 0.0,
+            "label_noise": 0.0,
+            "caption_noise": 0.0,
+        }
+    return recipe(uniform).changed(
+        seed=derived_seed(config.seed, "reference"),
+        steps=steps,
+        device=config.device,
+        data=data,
+        select={
+            "super_batch_size": config.select.sub_batch_size,
+            "sub_batch_size": config.select.sub_batch_size,
+        },
+        contrastive=config.contrastive.model_dump(),
+        models={"learner": config.models.reference},
+        optimise=config.optimise.model_dump(),
+        record=config.record.model_dump()
+        | {"selection": "none", "tensorboard": False, "evaluate_every": steps},
+    )
+
+
+def trained_reference(
+    config: Config, folder: RunFolder, around: Surroundings, train: TrainReference
+) -> dict[str, Any]:
+    """Train the reference of ``config``, or find it trained: its checkpoint and what it cost.
+
+    It is a run of its own, in ``reference/`` of the run folder or, shared by several runs, in
+    ``around.references``; each run's ledger still counts it in full.
+    """
+    wanted = reference_config(config)
+    if around.references is None:
+        path = folder.path / "reference"
+    else:
+        text = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
+        path = around.references / hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+    def watch(status: Status) -> None:
+        around.watch(Status("reference", status.step, status.steps, status.numbers))
+
+    inner = Surroundings(around.command, watch, around.stop)
+    try:
+        summary = train(wanted, path, inner)
+    except Stopped as stopped:
+        raise Stopped(
+            f"stopped while its reference was trained; continue with "
+            f"superbatch train --resume {folder.path}"
+        ) from stopped
+    seconds = summary["seconds"]
+    return {
+        "checkpoint": summary["checkpoint"],
+        "examples_learned": summary["examples_learned"],
+        "seconds": seconds["total"] - seconds["by_phase"].get("evaluation", 0.0),
+        "val": summary["val"],
+    }

@@ -1,0 +1,172 @@
+"""Does a table belong here? To this data, this task, and these weights."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from superbatch.errors import DataError
+from superbatch.tables.file import TableFile
+from superbatch.tables.fingerprint import HasIds, fingerprint
+from superbatch.tables.losses import LossTable
+from superbatch.tasks import Classification, Task
+from superbatch.tasks.contrastive import Contrastive
+from superbatch.types import Batch, LossSource, size, to_device
+
+
+@runtime_checkable
+class Readable(HasIds, Protocol):
+    """Examples with ids that can be read by row."""
+
+    image_shape: tuple[int, int, int]
+
+    def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
+        """The examples of ``rows`` in that order, without those that are broken."""
+        ...
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What a table is to be used for: some rows of the data, and a task."""
+
+    @property
+    def examples(self) -> Readable:
+        """The data."""
+        ...
+
+    @property
+    def rows(self) -> Int64[np.ndarray, " rows"]:
+        """The rows of it that are trained on."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """What losses are."""
+        ...
+
+
+def act_loss_of(task: Task) -> tuple[str, float]:
+    """The name of the act loss of ``task``, and what it is multiplied by."""
+    if isinstance(task, Classification):
+        return "cross_entropy", 1.0
+    if isinstance(task, Contrastive):
+        return task.act, task.score_scale if task.act == "dot" else 1.0
+    return type(task).__name__, 1.0
+
+
+def check_table(table: LossTable, problem: Trained) -> None:
+    """Refuse, with a ``DataError``, a table that cannot stand in for the reference's losses.
+
+    That is one of other data or of another image size, of an augmented view, of another act loss
+    or scale, or one that lacks examples which are trained on and that nothing else scores.
+    """
+    here = problem.examples.image_shape[-1]
+    loss, scale = act_loss_of(problem.task)
+    facts = {
+        "images of so many pixels a side": (table.provenance.image_size, here),
+        "the view": (table.provenance.view, "plain"),
+        "the act loss": (table.scorer.loss, loss),
+        "the loss's scale": (table.scorer.scale, scale),
+    }
+    for what, (theirs, ours) in facts.items():
+        if theirs != ours:
+            raise DataError(
+                f"{table.path} was made with {what} {theirs} and is to be used with {ours}; "
+                "score the data again, or change the setting back"
+            )
+    check_data(table, problem.examples)
+    ids = problem.examples.ids[problem.rows]
+    absent = ~table.has(ids)
+    if absent.any() and table.missing is None:
+        raise DataError(table.sentence(int(absent.sum()), len(ids), int(ids[int(absent.argmax())])))
+
+
+def check_data(table: LossTable, examples: HasIds) -> None:
+    """Refuse a table unless each of its rows is of an example here, with the same label or caption.
+
+    ``examples`` may hold more than the table does.
+    """
+    rows = np.flatnonzero(table.has(examples.ids))
+    here = fingerprint(examples, rows)
+    if here != table.provenance.fingerprint or len(rows) != len(table):
+        raise DataError(
+            f"{table.path} is a table of other data: its {len(table)} examples of "
+            f"{table.provenance.data} have the fingerprint {table.provenance.fingerprint}, and the "
+            f"{len(rows)} of them that are here have {here}; score this data with superbatch "
+            "score, or give --data.path (and --data.label) as they were"
+        )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the verification of a table found."""
+
+    rows: int
+    missing: int
+    """Examples of the data without a row."""
+    recomputed: int = 0
+    """Losses that were computed again."""
+    largest_difference: float = 0.0
+    """Between those and the table's."""
+
+
+def verify_file(file: TableFile) -> None:
+    """Read all of ``file``. Raises ``DataError`` for damage, disorder or losses not finite."""
+    for _ in file.pieces():
+        pass
+
+
+def verify_weights(table: LossTable, weights: str) -> None:
+    """Raise ``DataError`` unless ``weights`` (SHA-256) are those that the table was made with."""
+    if weights != table.scorer.weights:
+        raise DataError(
+            f"column '{table.column}' of {table.path} was made with the weights "
+            f"{table.scorer.weights[:16]}... ({table.scorer.checkpoint}) and the model given has "
+            f"{weights[:16]}...; give the checkpoint it was made with"
+        )
+
+
+def recompute(
+    table: LossTable,
+    examples: Readable,
+    losses: LossSource,
+    *,
+    sample: int,
+    batch_size: int,
+    device: torch.device,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> tuple[int, float]:
+    """Compute the losses of ``sample`` random rows again: how many, and the largest difference.
+
+    Raises ``DataError`` where ``|table - loss| > tolerance * (1 + |loss|)`` for one of them. The
+    tolerance is 1e-3 where none is given, 5e-2 for bf16 towers.
+    """
+    allowed = tolerance or (5e-2 if table.provenance.precision == "bf16" else 1e-3)
+    covered = np.flatnonzero(table.has(examples.ids))
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.choice(covered, size=min(sample, len(covered)), replace=False))
+    count, largest, wrong = 0, 0.0, 0
+    worst: tuple[int, float, float] | None = None
+    for start in range(0, len(rows), batch_size):
+        batch = to_device(examples.read(rows[start : start + batch_size]), device)
+        if size(batch) == 0:
+            continue
+        theirs, ours = table(batch).double(), losses(batch).double()
+        difference = (theirs - ours).abs()
+        bad = ~(difference <= allowed * (1 + ours.abs()))
+        count, wrong = count + size(batch), wrong + int(bad.sum())
+        place = int(difference.argmax())
+        if worst is None or float(difference[place]) > largest:
+            largest = float(difference[place])
+            worst = (int(batch["id"][place]), float(theirs[place]), float(ours[place]))
+    if wrong and worst is not None:
+        raise DataError(
+            f"{wrong} of {count} losses of column '{table.column}' of {table.path} are not those "
+            f"of the model: id {worst[0]} has {worst[1]:.6g} in the table and {worst[2]:.6g} "
+            f"now (tolerance {allowed:g}); the images, the settings or the ids are not those it "
+            "was made with, so score the data again"
+        )
+    return count, largest
