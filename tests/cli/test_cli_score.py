@@ -94,7 +94,7 @@ def test_the_same_command_again_does_nothing(folder):
 def test_another_command_is_refused(folder, capsys):
     out = ["--out", folder / "small.parquet"]
     err = refused(capsys, "score", "--model", folder / "large.safetensors", *out)
-    assert "is another table already; remove it, or give another --out" in err
+    assert "is a table of other data or other models already; remove it" in err
 
 
 def test_verify_computes_a_sample_again(folder, capsys):

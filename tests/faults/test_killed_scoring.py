@@ -42,7 +42,7 @@ for _ in range(10):
     wanted = len(before) + dice.randint(1, 3)
     deadline = time.monotonic() + 60
     while (not parts.exists() or len(blocks(parts)) < wanted) and time.monotonic() < deadline:
-        time.sleep(0.001)
+        time.sleep(0.005)
     time.sleep(dice.random() * 0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -142,9 +142,18 @@ def checked(where: str, pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield piece
 
 
+def place_of(path: str | Path) -> tuple[Path, str | None]:
+    """File and column of ``TABLE::COLUMN``; the column is None where only a file is named."""
+    file, _, column = str(path).partition("::")
+    return Path(file), column or None
+
+
 def is_table(path: str | Path) -> bool:
-    """Whether ``path`` is meant as a table: a file that is parquet, or is named like one."""
-    file = Path(path)
+    """Whether ``path`` is meant as a table: a file that is parquet, or is named like one.
+
+    ``TABLE::COLUMN`` is one as well.
+    """
+    file, _ = place_of(path)
     if not file.is_file():
         return False
     with file.open("rb") as opened:
@@ -218,7 +227,10 @@ class TableFile:
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise DataError(f"{self.path} has no column '{name}'; {hint}it has {there}")
         if len(self.columns) > 1:
-            raise DataError(f"{self.path} has several columns of losses, {there}; name one")
+            raise DataError(
+                f"{self.path} has several columns of losses, {there}; name one, such as "
+                f"{self.path}::{self.columns[0]}"
+            )
         return self.columns[0]
 
     def span(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from superbatch.errors import DataError
 from superbatch.tables.dense import Lookup, lookup
-from superbatch.tables.file import TableFile
+from superbatch.tables.file import TableFile, place_of
 from superbatch.tables.provenance import Provenance, Scorer
 from superbatch.types import Batch, LossSource, take
 
@@ -39,12 +39,15 @@ class LossTable:
     ) -> "LossTable":
         """The losses in ``column`` of the table at ``path``; its only column where none is named.
 
+        A path ``TABLE::COLUMN`` names the column too.
+
         The first time, the memory map that is read at run time is made: about a second for 1e8
         rows, and 4 bytes a row beside the table. Raises ``DataError`` for a file that is no table,
         is damaged, has no such column, ids twice or out of order, or losses that are not finite.
         """
-        file = TableFile(path)
-        name = file.column(column)
+        place, named = place_of(path)
+        file = TableFile(place)
+        name = file.column(named if column is None else column)
         return LossTable(file, name, lookup(file, name), missing)
 
     def __len__(self) -> int:
