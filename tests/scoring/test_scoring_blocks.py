@@ -152,6 +152,16 @@ def test_the_blocks_of_another_scoring_are_not_taken(tmp_path):
         Parts(tmp_path).claim({"loss": "of weights 12", "batch_size": 4})
 
 
+def test_parts_are_removed_whole(tmp_path):
+    parts = Parts(tmp_path / "t.parts")
+    parts.claim({})
+    (tmp_path / ".t.parts.done").mkdir()  # by a removal that was killed
+    (tmp_path / ".t.parts.done" / "000001.parquet").touch()
+    parts.remove()
+    assert list(tmp_path.iterdir()) == []
+    parts.remove()
+
+
 def job_in_a_process(broken):
     return job_of(Data(broken))
 

@@ -44,6 +44,7 @@ def scored(arguments: Score, command: Sequence[str]) -> dict[str, Any]:
                 f"{out} is a table of other data or other models already; remove it, give another "
                 "--out, or extend it to new data with --append"
             )
+        parts.remove()
         return summary(out)
     if arguments.append:
         check_before(work, draft, Path(arguments.append))

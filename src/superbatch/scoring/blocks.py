@@ -132,8 +132,12 @@ class Parts:
                 yield Piece(table["id"].to_numpy(), losses)
 
     def remove(self) -> None:
-        """Once the table is there."""
-        shutil.rmtree(self.folder)
+        """Once the table is there. A kill leaves all of them or none, as far as anyone looks."""
+        done = self.folder.with_name(f".{self.folder.name}.done")
+        shutil.rmtree(done, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(done)
+        shutil.rmtree(done, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"
