@@ -84,13 +84,30 @@ def test_a_run_by_a_table_goes_on_where_it_was_interrupted(folder, monkeypatch):
         (["--data.flip"], "add --score-view plain"),
         (["--data.label-noise=0.3"], "digits.parquet"),
         (["--data.image-size=16"], "was made with images of so many pixels a side 8"),
-        (["--data.evaluation-fraction=0.2", "--reference=teacher.parquet"], "teacher.parquet"),
+        (["--reference=teacher.parquet"], "teacher.parquet"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(folder, flags, said, capsys):
-    reference = [] if any("--reference" in flag for flag in flags) else ["--reference=digits.parquet"]
+    reference = (
+        [] if any("--reference" in flag for flag in flags) else ["--reference=digits.parquet"]
+    )
     train("classact", *reference, *flags, "--out=refused", code=2)
     message = capsys.readouterr().err
     assert said in message
     assert "Traceback" not in message
     assert not (folder / "refused").exists()
+
+
+def test_the_best_part_by_a_table_is_what_is_trained_on(folder, capsys):
+    table = pq.read_table(folder / "digits.parquet")
+    assert main(["subset", "--table=digits.parquet", "--fraction=0.25", "--out=best.txt"]) == 0
+    train("uniform", "--data.subset=best.txt", "--out=best")
+    best = set((folder / "best.txt").read_text().split())
+    losses = sorted(zip(table["loss"].to_pylist(), table["id"].to_pylist(), strict=True))
+    assert best == {str(example) for _, example in losses[: len(best)]}
+    learned = chosen(folder / "best")["id"].to_pylist()
+    assert {str(example) for example in learned} <= best
+    capsys.readouterr()
+    (folder / "other.txt").write_text("5000\n3\n")
+    train("uniform", "--data.subset=other.txt", "--out=refused", code=2)
+    assert "1 of the 2 ids in other.txt are not in digits, such as 5000" in capsys.readouterr().err

@@ -33,6 +33,8 @@ class Data(Section):
     """Tokens of a caption; longer ones are cut."""
     deduplicate: bool = False
     """Leave pairs with the same image or caption as an earlier one out of each super-batch."""
+    subset: str | None = None
+    """A list of ids to train on, no others: .txt or .parquet (superbatch subset makes one)."""
     order: str | None = None
     """A foundation curriculum: learn in this order, score nothing (superbatch order makes one)."""
     eval_path: str | None = None

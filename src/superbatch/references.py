@@ -117,7 +117,7 @@ def reference_config(config: Config) -> Config:
     uniform = "uniform"
     if config.task == "image_text":
         uniform = "clip" if config.contrastive.loss == "softmax" else "siglip"
-    data = config.data.model_dump() | {"part": training.data, "deduplicate": False}
+    data = config.data.model_dump() | {"part": training.data, "deduplicate": False, "order": None}
     if config.reference_data is not None:
         data |= {
             "path": config.reference_data,
@@ -125,6 +125,7 @@ def reference_config(config: Config) -> Config:
             "holdout_fraction": 0.0,
             "label_noise": 0.0,
             "caption_noise": 0.0,
+            "subset": None,
         }
     return recipe(uniform).changed(
         seed=derived_seed(config.seed, "reference"),

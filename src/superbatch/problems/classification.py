@@ -15,6 +15,7 @@ from superbatch.flops import forward_flops
 from superbatch.models.build import build_model
 from superbatch.problems import Evaluation, Progress
 from superbatch.problems.images import check_images, refuse_no_evaluation
+from superbatch.problems.listed import only_listed
 from superbatch.problems.weights import load_checked
 from superbatch.seeds import derived_seed
 from superbatch.sources import Examples, open_examples, split_rows
@@ -44,6 +45,7 @@ class ImageClassification:
             holdout_fraction=data.holdout_fraction,
             seed=derived_seed(data.seed, "splits"),
         )
+        rows = splits.holdout if data.part == "holdout" else splits.pool
         refuse_no_evaluation(data, len(evaluation or splits.evaluation))
         noisy = examples
         if data.label_noise:
@@ -52,7 +54,7 @@ class ImageClassification:
         return ImageClassification(
             config,
             examples=noisy,
-            rows=splits.holdout if data.part == "holdout" else splits.pool,
+            rows=only_listed(data, examples, rows),
             evaluation=evaluation or examples,
             evaluation_rows=np.arange(len(evaluation)) if evaluation else splits.evaluation,
         )

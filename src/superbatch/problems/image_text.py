@@ -15,6 +15,7 @@ from superbatch.flops import forward_flops
 from superbatch.models.two_tower import build_two_tower
 from superbatch.problems import Evaluation, Progress
 from superbatch.problems.images import check_images, refuse_no_evaluation
+from superbatch.problems.listed import only_listed
 from superbatch.problems.weights import is_open_clip, load_checked
 from superbatch.seeds import derived_seed
 from superbatch.sources.pairs import PairExamples, open_pairs, split_pairs
@@ -59,6 +60,7 @@ class ImageText:
             holdout_fraction=data.holdout_fraction,
             seed=derived_seed(data.seed, "splits"),
         )
+        rows = splits.holdout if data.part == "holdout" else splits.pool
         refuse_no_evaluation(data, len(evaluation or splits.evaluation))
         if evaluation is None and data.caption_noise:
             raise DataError(
@@ -68,7 +70,7 @@ class ImageText:
         return ImageText(
             config,
             examples=examples,
-            rows=splits.holdout if data.part == "holdout" else splits.pool,
+            rows=only_listed(data, examples, rows),
             evaluation=evaluation or examples,
             evaluation_rows=np.arange(len(evaluation)) if evaluation else splits.evaluation,
         )
