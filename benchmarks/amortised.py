@@ -1,8 +1,8 @@
 """Score once, train often: does what was amortised keep the gain, and at what cost?
 
-Per seed, on CIFAR-10N's worst human labels: (a) ClassAct live, (b) with a table for its reference,
-(c) the order of (a) replayed without scoring, (d) an order distilled from another seed and a smaller
-learner, (e) uniform. Each is an ordinary command; a run that is there already is not made again.
+Per seed, on CIFAR-10N's worst human labels: (a) ClassAct live, (b) with a table for its
+reference, (c) the order of (a) replayed without scoring, (d) an order distilled from another seed
+and a smaller learner, (e) uniform. Each is an ordinary command; what is there is not made again.
 
     python benchmarks/amortised.py --data ../shared/data/cifar10n --out runs/amortised --seed 0
 """

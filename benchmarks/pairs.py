@@ -2,9 +2,9 @@
 
     python benchmarks/pairs.py RUNS_OF_SEED_0 RUNS_OF_SEED_1 ... --out results.json
 
-Each folder is what ``superbatch compare`` wrote. Besides recall and cost it gives, where captions were
-moved, the share of matching pairs among the chosen, and how well the reference's act loss and the
-score tell a matching pair from a moved one (area under the ROC curve, over all that was scored).
+Each folder is what ``superbatch compare`` wrote. Besides recall and cost it gives, where captions
+were moved, the share of matching pairs among the chosen, and how well the reference's act loss and
+the score tell a matching pair from a moved one (area under the ROC curve, over all scored).
 """
 
 import argparse
