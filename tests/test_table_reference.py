@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from superbatch.checkpoint import load_weights, save_weights
 from superbatch.cli import main
+from superbatch.sources import open_examples
+from superbatch.tables import TableFile, fingerprint, write_table
 
 
 SMALL = "--models.learner=mu-2400/4"
@@ -111,3 +115,57 @@ def test_the_best_part_by_a_table_is_what_is_trained_on(folder, capsys):
     (folder / "other.txt").write_text("5000\n3\n")
     train("uniform", "--data.subset=other.txt", "--out=refused", code=2)
     assert "1 of the 2 ids in other.txt are not in digits, such as 5000" in capsys.readouterr().err
+
+
+def test_what_a_table_lacks_is_scored_on_demand_and_counted(folder, capsys):
+    whole = TableFile(folder / "digits.parquet")
+    kept = np.arange(0, 1797, 2)
+    piece = next(whole.pieces()).take(kept)
+    about = whole.provenance.model_copy(
+        update={"fingerprint": fingerprint(open_examples("digits"), kept)}
+    )
+    write_table(folder / "half.parquet", about, [piece])
+    train("classact", "--reference=half.parquet", "--out=refused", code=2)
+    assert "examples have no loss in half.parquet" in capsys.readouterr().err
+    train("classact", "--reference=half.parquet", "--reference-missing=teacher", "--out=demand")
+    train("classact", "--reference=teacher", "--out=by-model")
+    by_model, on_demand = chosen(folder / "by-model"), chosen(folder / "demand")
+    assert on_demand["id"] == by_model["id"]
+    assert on_demand["chosen"] == by_model["chosen"]
+    lacking = sum(example % 2 for example in on_demand["id"].to_pylist())
+    scored = [
+        summary(folder / name)["flops"]["by_role"]["reference"]["score"]
+        for name in ("demand", "by-model")
+    ]
+    assert scored[0] * len(by_model) == scored[1] * lacking
+    train("uniform", "--reference-missing=teacher", "--out=alone", code=2)
+    assert "no table is given; name it with --reference" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_other_inputs(folder, monkeypatch, capsys):
+    from superbatch import training
+
+    after = training.Run._after
+
+    def interrupted(run, step):
+        after(run, step)
+        if step.number == 3:
+            raise KeyboardInterrupt
+
+    (folder / "list.txt").write_text("\n".join(map(str, range(900))))
+    monkeypatch.setattr(training.Run, "_after", interrupted)
+    train("uniform", "--data.subset=list.txt", "--out=stopped", code=1)
+    monkeypatch.setattr(training.Run, "_after", after)
+    (folder / "list.txt").write_text("\n".join(map(str, range(899))))
+    assert main(["train", "--resume=stopped"]) == 2
+    assert "the examples to train on, or their order of stopped changed" in capsys.readouterr().err
+    (folder / "list.txt").write_text("\n".join(map(str, range(900))))
+    assert main(["train", "--resume=stopped"]) == 0
+
+
+def test_a_reference_with_the_classes_in_another_order_is_refused(folder, capsys):
+    weights, about = load_weights(folder / "teacher" / "checkpoints" / "learner.safetensors")
+    about["class_names"] = [str(number) for number in (1, 0, *range(2, 10))]
+    save_weights(folder / "other.safetensors", weights, about)
+    train("classact", "--reference=other.safetensors", "--out=refused", code=2)
+    assert "0 is '1' there and '0' in the data" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """From configuration to objects: what is the same for every problem."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from superbatch.criterion import CRITERIA, Criterion
 from superbatch.errors import ConfigError
 from superbatch.flops import Prices
 from superbatch.joint import JointBank
-from superbatch.learner import Learner, Optimisation, warmup_cosine
+from superbatch.learner import Learner, Optimisation, ThroughModel, warmup_cosine
 from superbatch.models.flexi import AtPatch, MixedResolution
 from superbatch.orders import order_rows, read_order
 from superbatch.problems import Problem
@@ -27,10 +27,6 @@ from superbatch.sources import Stream, augmentation, plain
 from superbatch.sources.ordered import OrderedStream
 from superbatch.sources.stream import Batches
 from superbatch.types import Role, View
-
-
-ThroughModel = Callable[[nn.Module], nn.Module]
-"""A model as it is seen through something, sharing its weights."""
 
 
 def pick_device(name: str) -> torch.device:

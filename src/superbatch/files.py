@@ -1,13 +1,17 @@
 """Files that are whole or absent: written beside their place, then moved there."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from superbatch.errors import RunError
 
@@ -77,3 +81,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """16 hexadecimal digits of what is in ``path``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()
+
+
+def array_digest(values: np.ndarray) -> str:
+    """16 hexadecimal digits of what is in ``values``."""
+    return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).hexdigest()

@@ -25,6 +25,8 @@ class Recorder:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self.examples_seen = 0
         self.examples_learned = 0
+        self.duplicates_removed = 0
+        """From the last super-batch, before it was scored."""
         # Sums stay tensors: reading one at every step would wait for the device.
         self._clean: dict[str, Tensor] = {}
         self._not_finite = torch.zeros((), dtype=torch.int64)
@@ -65,7 +67,8 @@ class Recorder:
         if right is not None:
             numbers["selection/clean_share"] = float(right.double().mean())
         if "image_id" in step.scored.examples:
-            numbers["selection/duplicates"] = int(duplicates(step.scored.examples).sum())
+            still = int(duplicates(step.scored.examples).sum())
+            numbers["selection/duplicates"] = still + self.duplicates_removed
         return numbers
 
     def flush(self) -> None:

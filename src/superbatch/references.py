@@ -11,15 +11,17 @@ from torch import nn
 
 from superbatch.config import Config
 from superbatch.errors import ConfigError, Stopped
+from superbatch.files import file_digest
 from superbatch.learner import traceless
 from superbatch.problems import Problem
+from superbatch.problems.weights import is_open_clip, weights_path
 from superbatch.recipes import recipe
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.sources import plain
 from superbatch.surroundings import Status, Surroundings
 from superbatch.tables import LossTable, check_table, is_table
-from superbatch.types import Batch, View
+from superbatch.types import Batch, View, size
 
 
 TrainReference = Callable[[Config, Path, Surroundings], dict[str, Any]]
@@ -39,13 +41,12 @@ class Reference:
         self._table: LossTable | None = None
         self.facts: dict[str, Any] = {}
         """What the summary says of it."""
+        self._looked_up_in_vain = 0
         path = config.reference
         if path is None:
             self.model_to_price: nn.Module | None = problem.model("reference")
         elif is_table(path):
-            self._table = checked_table(config, problem, scored)
-            self.facts = {"table": path, "given": True}
-            self.model_to_price = None
+            self.model_to_price = self._open_table(path, scored)
         else:
             self.facts = {"checkpoint": path, "given": True}
             self.model_to_price = self._load(path)
@@ -55,13 +56,28 @@ class Reference:
         """Whether a model runs to score with; a table only looks losses up."""
         return self._table is None
 
-    def ready(self, folder: RunFolder, around: Surroundings, train: TrainReference) -> int:
-        """Train it if it is not there yet; on how many examples this run must count that."""
+    @property
+    def identity(self) -> str | None:
+        """Tells one that is given from any other; none for one that the run trains itself."""
+        path = self._config.reference
+        if path is None:
+            return None
+        if self._table is not None:
+            return self._table.provenance.model_dump_json()
+        return None if is_open_clip(path) else file_digest(weights_path(path))
+
+    def scored_on_demand(self) -> int:
+        """How many examples a table lacked and a model had to score since this was last asked."""
+        count, self._looked_up_in_vain = self._looked_up_in_vain, 0
+        return count
+
+    def ready(self, folder: RunFolder, around: Surroundings, train: TrainReference) -> bool:
+        """Train it if it is not there yet; whether it was."""
         if self._model is not None or self._table is not None:
-            return 0
-        self.facts = trained_reference(self._config, folder, around, train)
+            return False
+        self.facts = trained_reference(self._config, self._problem, folder, around, train)
         self._load(self.facts["checkpoint"])
-        return int(self.facts["examples_learned"])
+        return True
 
     def scored(
         self,
@@ -70,15 +86,14 @@ class Reference:
     ) -> Callable[[Batch], Any]:
         """``function`` of the reference, seen ``through`` a view of it, without a trace."""
         if self._table is not None:
-            if self._config.select.joint:
-                raise ConfigError(
-                    f"--reference {self._config.reference} is a table of losses and joint "
-                    "selection needs the reference's embeddings; give its checkpoint"
-                )
             return self._table
         assert self._model is not None  # the run calls ready first
+        return self._traceless(through(self._model), function)
+
+    def _traceless(
+        self, model: nn.Module, function: Callable[[nn.Module, Batch], Any]
+    ) -> Callable[[Batch], Any]:
         settings = self._config.optimise
-        model = through(self._model)
         return traceless(
             torch.compile(model) if settings.compile else model,  # type: ignore[arg-type]
             function,
@@ -87,14 +102,41 @@ class Reference:
         )
 
     def _load(self, path: str) -> nn.Module:
+        self._model = self._loaded(path)
+        return self._model
+
+    def _loaded(self, path: str) -> nn.Module:
         model = self._problem.load(path, "reference").to(self._device)
-        self._model = model.requires_grad_(False)
+        return model.requires_grad_(False)
+
+    def _open_table(self, path: str, scored: View) -> nn.Module | None:
+        """Look losses up in ``path``; the model that scores what it lacks, where one is given."""
+        refuse_unfit_for_tables(self._config, scored)
+        self.facts = {"table": path, "given": True}
+        checkpoint = self._config.reference_missing
+        if checkpoint is None:
+            self._table = LossTable.open(path)
+            check_table(self._table, self._problem)
+            return None
+        model = self._loaded(checkpoint)
+        losses = self._traceless(model, self._problem.task.act_loss)
+
+        def missing(batch: Batch) -> Any:
+            self._looked_up_in_vain += size(batch)
+            return losses(batch)
+
+        self._table = LossTable.open(path, missing=missing)
+        check_table(self._table, self._problem)
         return model
 
 
-def checked_table(config: Config, problem: Problem, scored: View) -> LossTable:
-    """The table of ``config``. Refused if it is of other data or of another view."""
-    assert config.reference is not None
+def refuse_unfit_for_tables(config: Config, scored: View) -> None:
+    """Raise ``ConfigError`` where losses that were computed once cannot stand for the model's."""
+    if config.select.joint:
+        raise ConfigError(
+            f"--reference {config.reference} is a table of losses and joint selection needs the "
+            "reference's embeddings; give its checkpoint"
+        )
     if scored is not plain:
         raise ConfigError(
             f"--reference {config.reference} is a table of losses of images as they are, and "
@@ -105,13 +147,19 @@ def checked_table(config: Config, problem: Problem, scored: View) -> LossTable:
             f"--reference {config.reference} holds a loss for each pair, and with "
             "--contrastive.act contrastive a pair's loss depends on its super-batch; take dot"
         )
-    table = LossTable.open(config.reference)
-    check_table(table, problem)
-    return table
+    if config.contrastive.score_patch is not None:
+        raise ConfigError(
+            f"--reference {config.reference} holds losses at the model's own patch, and "
+            f"--contrastive.score-patch {config.contrastive.score_patch} scores at another; leave "
+            "it out, or give the checkpoint"
+        )
 
 
-def reference_config(config: Config) -> Config:
-    """The run that trains the reference of ``config``: uniform, on its part of the data."""
+def reference_config(config: Config, image_size: int) -> Config:
+    """The run that trains the reference of ``config``: uniform, on its part of the data.
+
+    ``image_size`` is that of the learner's images, which other data is resized to.
+    """
     training = config.reference_training
     steps = training.steps or config.steps
     uniform = "uniform"
@@ -121,6 +169,8 @@ def reference_config(config: Config) -> Config:
     if config.reference_data is not None:
         data |= {
             "path": config.reference_data,
+            "image_size": image_size,
+            "truth": None,
             "part": "pool",
             "holdout_fraction": 0.0,
             "label_noise": 0.0,
@@ -145,14 +195,18 @@ def reference_config(config: Config) -> Config:
 
 
 def trained_reference(
-    config: Config, folder: RunFolder, around: Surroundings, train: TrainReference
+    config: Config,
+    problem: Problem,
+    folder: RunFolder,
+    around: Surroundings,
+    train: TrainReference,
 ) -> dict[str, Any]:
     """Train the reference of ``config``, or find it trained: its checkpoint and what it cost.
 
     It is a run of its own, in ``reference/`` of the run folder or, shared by several runs, in
     ``around.references``; each run's ledger still counts it in full.
     """
-    wanted = reference_config(config)
+    wanted = reference_config(config, problem.examples.image_shape[-1])
     if around.references is None:
         path = folder.path / "reference"
     else:
@@ -174,6 +228,7 @@ def trained_reference(
     return {
         "checkpoint": summary["checkpoint"],
         "examples_learned": summary["examples_learned"],
+        "recomputed": "recompute" in summary["flops"]["by_role"]["learner"],
         "seconds": seconds["total"] - seconds["by_phase"].get("evaluation", 0.0),
         "val": summary["val"],
     }

@@ -1,7 +1,8 @@
 """One run, from configuration to summary: build, loop, record, evaluate, checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 from superbatch import build
 from superbatch.actors.inline import InlineActor
 from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
+from superbatch.checks import check
 from superbatch.chosen import Chosen
 from superbatch.clock import Clock
-from superbatch.config import Config, check
-from superbatch.errors import Stopped
+from superbatch.config import Config
+from superbatch.errors import CheckpointError, Stopped
+from superbatch.files import array_digest
 from superbatch.flops import Ledger
 from superbatch.learner import Learner
 from superbatch.loop import Step, train
@@ -67,6 +70,18 @@ def start_or_resume(config: Config, path: Path, around: Surroundings) -> dict[st
     if (path / "config.json").is_file():
         return resume(path, around)
     return start(config.changed(out=str(path)), around)
+
+
+def refuse_other_inputs(
+    then: Mapping[str, str | None], now: Mapping[str, str | None], run: Path
+) -> None:
+    """Raise ``CheckpointError`` where what is read has changed since the checkpoint."""
+    for name in then:
+        if then[name] != now[name]:
+            raise CheckpointError(
+                f"the {name} of {run} changed since its last checkpoint (then {then[name]}, now "
+                f"{now[name]}); put it back, or start a new run"
+            )
 
 
 class Run:
@@ -124,10 +139,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Run from the newest checkpoint (or the start) to the end; the summary."""
         if self.reference is not None:
-            learned = self.reference.ready(self.folder, self.around, start_or_resume)
-            if learned:
-                self.ledger.pretrain("reference", learned)
-                self.clock.seconds["reference"] = self.reference.facts["seconds"]
+            self._count_reference(self.reference)
         torch.manual_seed(derived_seed(self.config.seed, "global"))
         first = self._restore()
         if self.config.record.tensorboard:
@@ -135,7 +147,7 @@ class Run:
         scorer = build.scorer_of(self.config, self.problem, self.trained, self.reference)
         distinct = self.config.data.deduplicate
         actors = InlineActor(
-            map(without_duplicates, self.stream) if distinct else self.stream,
+            map(self._without_duplicates, self.stream) if distinct else self.stream,
             scorer,
             device=self.device,
             clock=self.clock,
@@ -158,6 +170,20 @@ class Run:
             self._after(step)
         return self._conclude()
 
+    def _count_reference(self, reference: Reference) -> None:
+        """Have the reference ready; what its training took is this run's."""
+        if reference.ready(self.folder, self.around, start_or_resume):
+            learned = reference.facts["examples_learned"]
+            self.ledger.pretrain("reference", learned)
+            if reference.facts["recomputed"]:
+                self.ledger.recompute("reference", learned)
+            self.clock.seconds["reference"] = reference.facts["seconds"]
+
+    def _without_duplicates(self, batch: Batch) -> Batch:
+        kept = without_duplicates(batch)
+        self.recorder.duplicates_removed = size(batch) - size(kept)
+        return kept
+
     def _on_device(self, stream: Stream) -> Iterator[Batch]:
         return (to_device(batch, self.device) for batch in stream)
 
@@ -165,6 +191,8 @@ class Run:
         """Between two turns: record, evaluate, checkpoint, stop."""
         record, number = self.config.record, step.number
         last = number == self.config.steps
+        if self.reference is not None and (count := self.reference.scored_on_demand()):
+            self.ledger.score({"reference"}, count)
         with self.clock("recording"):
             self.recorder.add(step)
             self.chosen.add(step)
@@ -233,6 +261,7 @@ class Run:
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "step": number,
+            "inputs": self._inputs,
             "learners": {role: learner.state_dict() for role, learner in self.trained.items()},
             "bank": self.bank.state_dict(),
             "stream": self.stream.state_dict(),
@@ -244,6 +273,15 @@ class Run:
             "result": None if self.result is None else asdict(self.result),
         }
 
+    @cached_property
+    def _inputs(self) -> dict[str, str | None]:
+        """What the run reads besides its folder, so that it does not go on with anything else."""
+        return {
+            "data": self.problem.examples.fingerprint,
+            "examples to train on, or their order": array_digest(self.stream.rows),
+            "reference": self.reference.identity if self.reference else None,
+        }
+
     def _restore(self) -> int:
         """Load the newest checkpoint, forget what came after it; the step it was made at."""
         found = checkpoints(self.folder.checkpoints)
@@ -251,6 +289,7 @@ class Run:
             self.folder.rewind(0)
             return 0
         state = load_checkpoint(found[-1])
+        refuse_other_inputs(state["inputs"], self._inputs, self.folder.path)
         for role, learner in self.trained.items():
             learner.load_state_dict(state["learners"][role])
         self.stream.load_state_dict(state["stream"])
@@ -301,6 +340,7 @@ class Run:
             "seconds": {"total": self.clock.total(), "by_phase": self.clock.state_dict()},
             "val": dict(self.result.summary),
             "selection": self.recorder.selection_summary(),
+            "left_out": dict(self.problem.left_out),
             "skipped_images": len(self.stream.skipped) + self.problem.skipped,
             "reference": self.reference.facts if self.reference else None,
             "checkpoint": str(self.folder.checkpoints / "learner.safetensors"),

@@ -23,7 +23,7 @@ optimise.warmup_fraction optimise.weight_decay
 out recipe
 record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
 record.log_every record.selection record.tensorboard
-reference reference_data
+reference reference_data reference_missing
 reference_training.batch_multiple reference_training.data
 reference_training.learning_rate_ratio reference_training.steps
 score_view seed

@@ -14,7 +14,7 @@ LAYERS = [
     ["actors", "evaluation"],
     ["loop"],
     ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
-    ["config", "problems", "references", "build", "recipes", "training", "scoring"],
+    ["config", "checks", "problems", "references", "build", "recipes", "training", "scoring"],
     ["report"],
     ["cli", "__main__"],
 ]

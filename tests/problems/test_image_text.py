@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from made_shards import write_digits
 from safetensors.torch import load_file
 
+from made_shards import write_digits
 from superbatch import training
-from superbatch.config import check
+from superbatch.checks import check
 from superbatch.errors import CheckpointError, ConfigError, DataError, Stopped
 from superbatch.problems import problem_of
 from superbatch.recipes import RECIPES, recipe
@@ -118,6 +118,7 @@ def test_the_reference_learns_the_curated_pairs_without_added_noise(pairs):
     assert learned["data"]["path"] == str(pairs / "clean.tar")
     assert learned["data"]["caption_noise"] == 0
     assert learned["recipe"] == "clip"
+    assert learned["data"]["image_size"] == 8  # the learner's, whatever the curated ones are
 
 
 def test_micro_batches_change_nothing_but_memory_and_the_ledger(pairs):
@@ -133,6 +134,8 @@ def test_micro_batches_change_nothing_but_memory_and_the_ledger(pairs):
     np.testing.assert_allclose(one[1]["loss/online"], other[1]["loss/online"], atol=1e-4)
     learner = parts["flops"]["by_role"]["learner"]
     assert learner["recompute"] * 3 == learner["learn"]
+    reference = parts["flops"]["by_role"]["reference"]
+    assert reference["recompute"] * 3 == reference["pretrain"]
     assert "recompute" not in whole["flops"]["by_role"]["learner"]
     assert parts["flops"]["paper"] == whole["flops"]["paper"]
     assert parts["flops"]["full"] > whole["flops"]["full"]
@@ -154,7 +157,13 @@ def test_duplicates_are_counted_and_left_out_on_request(pairs):
     training.start(tiny("active_clip", pairs, "without", data={"deduplicate": True}))
     counted, left_out = (outcome(pairs / run)[0] for run in ("with", "without"))
     assert sum(row["selection/duplicates"] for row in counted) > 0
-    assert [row["selection/duplicates"] for row in left_out] == [0] * STEPS
+    found = [[row["selection/duplicates"] for row in rows] for rows in (counted, left_out)]
+    assert found[0] == found[1]  # the same super-batches
+    scored = outcome(pairs / "without")[1]
+    images = problem_of(tiny("clip", pairs)).examples.image_ids[np.array(scored["id"])]
+    for step in range(1, STEPS + 1):
+        of_step = images[np.array(scored["step"]) == step]
+        assert len(np.unique(of_step)) == len(of_step)
     assert left_out[-1]["examples_seen"] < counted[-1]["examples_seen"] == B * STEPS
     assert json.loads((pairs / "without" / "summary.json").read_text())["skipped_images"] == 0
 
@@ -194,6 +203,21 @@ def test_an_open_clip_checkpoint_is_a_reference(pairs, capsys):
     np.testing.assert_allclose(one["loss/reference"], other["loss/reference"], atol=1e-3)
 
 
+def test_the_bias_of_a_sigmoid_model_survives_its_export(pairs):
+    from superbatch.cli import main
+    from superbatch.cli.evaluating import task_of_checkpoint, two_tower
+    from superbatch.config import Config
+
+    training.start(tiny("siglip", pairs, "teacher"))
+    assert main(["export", str(pairs / "teacher"), f"--out={pairs / 'exported'}"]) == 0
+    biases = []
+    for name in ("teacher", "exported"):
+        learned = task_of_checkpoint(str(pairs / name), Config())
+        assert learned.contrastive.loss == "sigmoid"
+        biases.append(two_tower(str(pairs / name), learned).logit_bias.item())
+    assert biases[0] == biases[1] != -10
+
+
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
@@ -202,6 +226,7 @@ def test_an_open_clip_checkpoint_is_a_reference(pairs, capsys):
             {"select": {"joint": True, "chunks": 4, "bank_super_batches": 2}},
             r"bank-super-batches is 2",
         ),
+        ({"select": {"joint": True, "chunks": 4, "criterion": "uniform"}}, "uniform"),
         ({"data": {"label_noise": 0.1}}, r"learns pairs of image and text and cannot use"),
         ({"data": {"order": "there"}}, r"take recipe uniform \(of pairs: clip or siglip\)"),
     ],

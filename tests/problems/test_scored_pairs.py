@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from made_shards import write_digits
 
+from made_shards import write_digits
 from superbatch.checkpoint import save_weights
 from superbatch.cli import main
 from superbatch.models.two_tower import build_two_tower

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
+from superbatch.checks import check
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
-from superbatch.config import Config, check, uses_reference
+from superbatch.config import Config, uses_reference
 from superbatch.errors import ConfigError, RunError, Stopped
 from superbatch.files import write_json
 from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
@@ -79,6 +80,7 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
         parse(Compare, Compare(settings=recipe(name)), flags, f"compare {name}").settings
         for name in names
     ]
+    refuse_mixed(configs)
     held_out = max(config.data.holdout_fraction for config in configs)
     out = Path(arguments.settings.out or f"runs/compare-{'-'.join(names)}")
     runs = [
@@ -90,6 +92,7 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
                 # The flags are the same for all; the recipes that score without one do without.
                 reference=config.reference if uses_reference(config) else None,
                 reference_data=config.reference_data if uses_reference(config) else None,
+                reference_missing=config.reference_missing if uses_reference(config) else None,
             )
         )
         for seed in range(arguments.settings.seed, arguments.settings.seed + arguments.seeds)
@@ -98,6 +101,19 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
     for config in runs:
         check(config)
     return Plan(out, tuple(runs))
+
+
+def refuse_mixed(configs: Sequence[Config]) -> None:
+    """Raise ``ConfigError`` unless all learn the same: data is either of labels or of pairs."""
+    labels, pairs = (
+        [config.recipe for config in configs if config.task == task]
+        for task in ("classification", "image_text")
+    )
+    if labels and pairs:
+        raise ConfigError(
+            f"labels are what {', '.join(labels)} can learn and pairs of image and text what "
+            f"{', '.join(pairs)} can, and no data is both; compare recipes of one kind"
+        )
 
 
 def baseline_among(names: Sequence[str], asked: str | None) -> str:

@@ -17,7 +17,8 @@ class Evaluate(BaseModel):
     """superbatch evaluate CKPT --data.path DATA [flags]: on all of DATA, or on --data.eval-path.
 
     A checkpoint knows what it learned. One of labels gives accuracies; one of pairs gives retrieval
-    or, with --zero-shot or --linear-probe and DATA with labels, accuracies.
+    or, with --zero-shot or --linear-probe and DATA with labels, accuracies. A linear probe is fit
+    on DATA: without --data.eval-path, all is measured on the --data.evaluation-fraction left out.
     """
 
     settings: Settings = Config()
@@ -45,10 +46,12 @@ def run(argv: Sequence[str]) -> int:
             f"{checkpoint} learned labels; --zero-shot and --linear-probe are for checkpoints of "
             "image-text pairs, evaluate this one without them"
         )
+    if not arguments.linear_probe:
+        learned = whole_data(learned)
     if by_labels:
         numbers = labelled(checkpoint, learned, arguments.zero_shot, probe=arguments.linear_probe)
     else:
-        numbers = retrieved(checkpoint, whole_data(learned))
+        numbers = retrieved(checkpoint, learned)
     if arguments.json_:
         print(json.dumps(numbers, indent=2))
     else:
@@ -83,7 +86,9 @@ def show(numbers: Mapping[str, Any]) -> None:
         for k in (1, 5, 10)
     }
     shown = [f"{word} {numbers[name]:.4f}" for name, word in said.items() if name in numbers]
-    out.print("   ".join(shown), f"  of {numbers['examples']} examples", highlight=False)
+    out.print(
+        "   ".join(shown), f"  of {numbers['examples']} examples", highlight=False, soft_wrap=True
+    )
     if "per_class" not in numbers:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -27,10 +27,12 @@ from superbatch.sources.tokens import VOCABULARY, tokenized
 def task_of_checkpoint(checkpoint: str, config: Config) -> Config:
     """``config`` with the task, and what decides the inputs, as the checkpoint learned them."""
     if is_open_clip(checkpoint):
-        sizes = read_open_clip(checkpoint).sizes
+        towers = read_open_clip(checkpoint)
+        sizes = towers.sizes
         return config.changed(
             task="image_text",
             data={"context": sizes["context"], "image_size": sizes["image_size"]},
+            contrastive={"loss": "softmax" if towers.logit_bias is None else "sigmoid"},
             models={"learner": checkpoint},
         )
     _, about = load_weights(weights_path(checkpoint))
@@ -61,8 +63,8 @@ def labelled(
 ) -> dict[str, Any]:
     """A model of pairs on images with labels: by prompts, and by a linear probe.
 
-    The probe is fit on --data.path and measured on --data.eval-path or, without one, on
-    --data.evaluation-fraction of --data.path; prompts are measured on the same images.
+    The probe is fit on --data.path without --data.evaluation-fraction of it, which both are
+    measured on; or both are measured on --data.eval-path.
     """
     device = build.pick_device(config.device)
     model = two_tower(checkpoint, config).to(device)

@@ -151,10 +151,11 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         f"\n{summary['recipe']} (seed {summary['seed']}): {found}, "
         f"after {summary['steps']} updates",
         highlight=False,
+        soft_wrap=True,
     )
     out.print(costs(summary))
     for note in notes(summary):
-        out.print(note, highlight=False)
+        out.print(note, highlight=False, markup=False, soft_wrap=True)
     out.print(f"checkpoint {summary['checkpoint']}", highlight=False, soft_wrap=True)
 
 
@@ -183,16 +184,19 @@ def costs(summary: Mapping[str, Any]) -> Table:
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader should know besides: clean shares, bad images, bad scores, the reference."""
+    """What a reader should know besides: clean shares, bad data and scores, the reference."""
     lines = []
     selection = summary["selection"]
-    if "clean_share" in selection:
+    if selection.get("clean_share_pool", 1.0) < 1:  # at 1 none is known to be wrong
         lines.append(
             f"true labels or captions: {selection['clean_share']:.3f} of the chosen, "
             f"{selection['clean_share_pool']:.3f} of all that were seen"
         )
     if selection["non_finite_scores"]:
         lines.append(f"{selection['non_finite_scores']} scores were not finite and never chosen")
+    left_out = [f"{count} x {reason}" for reason, count in summary.get("left_out", {}).items()]
+    if left_out:
+        lines.append(f"left out: {', '.join(left_out)}")
     if summary["skipped_images"]:
         lines.append(f"{summary['skipped_images']} broken images were skipped")
     reference = summary["reference"]

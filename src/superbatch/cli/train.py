@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
-from superbatch.config import Config, check
+from superbatch.config import Config
 from superbatch.errors import ConfigError
 from superbatch.recipes import RECIPES, recipe, resolved
 

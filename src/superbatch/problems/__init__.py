@@ -4,7 +4,7 @@ Everything in which kinds of learning differ is here; the loop, its actors and t
 for all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,13 +14,10 @@ from jaxtyping import Int64
 from torch import nn
 
 from superbatch.config import Config
+from superbatch.sources.examples import Progress
 from superbatch.sources.stream import Readable
 from superbatch.tasks import Task
 from superbatch.types import Role
-
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many examples are read."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,13 @@ class Problem(Protocol):
     @property
     def skipped(self) -> int:
         """Examples left out because they are broken, of a set that is only evaluated on too."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How often the data had something that cannot be used, by reason; see ``skipped`` for
+        broken images.
+        """
         ...
 
     def model(self, role: Role) -> nn.Module:

@@ -1,6 +1,6 @@
 """Classification: which label does an image have? ClassAct and its baselines learn it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from superbatch.checkpoint import load_weights
 from superbatch.config import Config, Data
-from superbatch.errors import DataError
+from superbatch.errors import CheckpointError, DataError
 from superbatch.evaluation import evaluate_classification
 from superbatch.flops import forward_flops
 from superbatch.models.build import build_model
-from superbatch.problems import Evaluation, Progress
-from superbatch.problems.images import check_images, refuse_no_evaluation
+from superbatch.problems import Evaluation
+from superbatch.problems.images import check_images, refuse_no_evaluation, refuse_shards
 from superbatch.problems.listed import only_listed
-from superbatch.problems.weights import load_checked
+from superbatch.problems.weights import load_checked, weights_path
 from superbatch.seeds import derived_seed
 from superbatch.sources import Examples, open_examples, split_rows
+from superbatch.sources.examples import Progress
 from superbatch.sources.noise import with_label_noise
 from superbatch.tasks import Classification
 from superbatch.types import Batch, Role
@@ -74,6 +76,11 @@ class ImageClassification:
         """Broken images of a set that is only evaluated on."""
         return len(self.evaluation.skipped) if self.config.data.eval_path else 0
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Nothing: but for broken images, data with labels is used whole or refused."""
+        return {}
+
     def model(self, role: Role) -> nn.Module:
         """See `Problem.model`."""
         return self._build(getattr(self.config.models, role), role)
@@ -81,6 +88,7 @@ class ImageClassification:
     def load(self, path: str, role: Role) -> nn.Module:
         """See `Problem.load`. A header-less file must be of the configured model."""
         words = {"classes": "classes", "image_size": "pixels a side", "channels": "channels"}
+        refuse_reordered(path, self.class_names)
         return load_checked(path, self.about(role), words, lambda name: self._build(name, role))
 
     def about(self, role: Role) -> dict[str, Any]:
@@ -140,6 +148,7 @@ class ImageClassification:
 
 def open_sets(data: Data, progress: Progress | None) -> tuple[Examples, Examples | None]:
     """What is trained on, and the set that is only evaluated on where there is one."""
+    refuse_shards(data.path)
     examples = open_examples(
         data.path,
         label=data.label,
@@ -152,6 +161,7 @@ def open_sets(data: Data, progress: Progress | None) -> tuple[Examples, Examples
     check_images(data, examples.image_shape)
     if data.eval_path is None:
         return examples, None
+    refuse_shards(data.eval_path)
     evaluation = open_examples(
         data.eval_path,
         label=data.eval_label,
@@ -176,3 +186,16 @@ def check_same_kind(examples: Examples, evaluation: Examples, path: str, eval_pa
             f"{len(examples.class_names)} classes; name the right columns with --data.label "
             "and --data.eval-label"
         )
+
+
+def refuse_reordered(path: str, class_names: tuple[str, ...]) -> None:
+    """Raise ``CheckpointError`` where ``path`` learned these classes under other numbers."""
+    _, about = load_weights(weights_path(path))
+    theirs = about.get("class_names", list(class_names))
+    if sorted(theirs) != sorted(class_names) or theirs == list(class_names):
+        return
+    number = next(n for n, name in enumerate(class_names) if theirs[n] != name)
+    raise CheckpointError(
+        f"{path} learned the same classes in another order: {number} is {theirs[number]!r} there "
+        f"and {class_names[number]!r} in the data; give data whose classes are in the same order"
+    )

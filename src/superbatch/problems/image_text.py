@@ -1,6 +1,7 @@
 """Image-text: which caption belongs to which image? ActiveCLIP, ActiveSigLIP and JEST learn it."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ from superbatch.errors import DataError
 from superbatch.evaluation import evaluate_retrieval
 from superbatch.flops import forward_flops
 from superbatch.models.two_tower import build_two_tower
-from superbatch.problems import Evaluation, Progress
-from superbatch.problems.images import check_images, refuse_no_evaluation
+from superbatch.problems import Evaluation
+from superbatch.problems.images import check_images, refuse_digits, refuse_no_evaluation
 from superbatch.problems.listed import only_listed
 from superbatch.problems.weights import is_open_clip, load_checked
 from superbatch.seeds import derived_seed
-from superbatch.sources.pairs import PairExamples, open_pairs, split_pairs
+from superbatch.sources.examples import Progress
+from superbatch.sources.pairs import UNDECODABLE, PairExamples, open_pairs, split_pairs
 from superbatch.tasks.contrastive import Contrastive
 from superbatch.types import Batch, Role
 
@@ -39,6 +41,7 @@ class ImageText:
         data = config.data
 
         def opened(path: str, image_size: int | None, noise: float) -> PairExamples:
+            refuse_digits(path)
             return open_pairs(
                 path,
                 context=data.context,
@@ -85,6 +88,16 @@ class ImageText:
     def skipped(self) -> int:
         """Broken images of a set that is only evaluated on."""
         return len(self.evaluation.skipped) if self.config.data.eval_path else 0
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Images, captions and members of shards, also of a set that is only evaluated on."""
+        counts: Counter[str] = Counter()
+        for pairs in (self.examples, *((self.evaluation,) if self.config.data.eval_path else ())):
+            counts.update(pairs.skipped_pairs)
+            counts[f"end of a caption longer than {pairs.context} tokens"] += pairs.cut_captions
+        del counts[UNDECODABLE]
+        return dict(+counts)
 
     def model(self, role: Role) -> nn.Module:
         """See `Problem.model`."""

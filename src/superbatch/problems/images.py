@@ -1,7 +1,28 @@
 """What every problem on images asks of them."""
 
+from pathlib import Path
+
 from superbatch.config import Data
 from superbatch.errors import ConfigError, DataError
+
+
+def refuse_shards(path: str) -> None:
+    """Raise ``DataError`` where ``path`` is of pairs and labels are wanted."""
+    if path.endswith(".tar"):
+        raise DataError(
+            f"tar shards such as {path} hold images with captions and here images with labels are "
+            "wanted; give other data, or take a recipe on pairs, such as active_clip"
+        )
+
+
+def refuse_digits(path: str) -> None:
+    """Raise ``DataError`` where ``path``, perhaps by default, is of labels and pairs are wanted."""
+    if path == "digits" and not Path(path).exists():
+        raise DataError(
+            "digits are images with labels and here images with captions are wanted, which come "
+            "from tar shards: name them with --data.path, or take a recipe on labels, such as "
+            "classact"
+        )
 
 
 def refuse_no_evaluation(data: Data, count: int) -> None:

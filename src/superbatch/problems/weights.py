@@ -10,6 +10,10 @@ from superbatch.checkpoint import load_weights
 from superbatch.errors import CheckpointError
 
 
+LEARNED = {"classification": "labels", "image_text": "pairs of image and text"}
+"""What models of each task learn."""
+
+
 def is_open_clip(path: str) -> bool:
     """Whether ``path`` is a model as open_clip keeps it: a folder with its configuration."""
     place = Path(path.removeprefix("local-dir:"))
@@ -35,9 +39,15 @@ def load_checked(
     """The model in ``path``, built by its name in the file's header, or by that ``here``.
 
     ``words`` names, for each fact that the data decides, what it counts. Raises
-    ``CheckpointError`` where the header and ``here`` differ in one of them.
+    ``CheckpointError`` where the header and ``here`` differ in one of them, or in the task.
     """
     weights, about = load_weights(weights_path(path))
+    learned, wanted = about.get("task", "classification"), here.get("task")
+    if about and wanted not in (None, learned):
+        raise CheckpointError(
+            f"{path} has learned {LEARNED[learned]} and this is about {LEARNED[wanted]}; give a "
+            "checkpoint of the same kind"
+        )
     for name, word in words.items():
         if about and about.get(name) != here[name]:
             raise CheckpointError(

@@ -53,6 +53,9 @@ class Batches(ABC):
     iterator is closed or forgotten. Examples whose images are broken are missing from their batch.
     """
 
+    rows: Int64[np.ndarray, " _"]
+    """The rows of ``examples`` that batches are made of."""
+
     def __init__(
         self,
         examples: Readable,
