@@ -23,7 +23,7 @@ from superbatch.tables import (
     LossTable,
     Piece,
     Provenance,
-    Scorer,
+    ScoredBy,
     TableFile,
     fingerprint,
     write_table,
@@ -52,7 +52,7 @@ def measured(path: Path, rows: int) -> bool:
         fingerprint=fingerprint(data),
         preprocessing="none",
         image_size=1,
-        columns={"loss": Scorer(model="none", checkpoint="", weights="", loss="cross_entropy")},
+        columns={"loss": ScoredBy(model="none", checkpoint="", weights="", loss="cross_entropy")},
         library="benchmark",
     )
     print(f"{rows:,} rows, losses of a gamma distribution (shape 0.5, scale 2)")

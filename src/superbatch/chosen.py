@@ -90,4 +90,6 @@ def read_chosen(folder: RunFolder) -> Record:
         wanted = last_step(part) + 1
     columns = [read_integers(part, ("step", "id", "draw"), kind="record") for part in parts]
     step, ids, draw = (np.concatenate([part[name] for part in columns]) for name in columns[0])
-    return Record(step, ids, draw, read_about(parts[0], kind="record")["fingerprint"])
+    return Record(
+        step, ids, draw, read_about(parts[0], kind="record", fields=("fingerprint",))["fingerprint"]
+    )

@@ -47,23 +47,36 @@ def write_integers(
     write_atomically(path, write)
 
 
-def read_about(path: Path, *, kind: str) -> dict[str, Any]:
-    """What the file of that ``kind`` says of itself. Raises ``DataError`` if it is no such."""
+def read_about(path: Path, *, kind: str, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """What the file of that ``kind`` says of itself, ``fields`` among it.
+
+    Raises ``DataError`` if it is no such file, or does not say one of them.
+    """
     if not path.is_file():
         raise DataError(f"there is no file {path}; it should be a superbatch {kind}")
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise DataError(broken(path, kind, error)) from error
-    about: dict[str, Any] = json.loads(metadata.get(KEY, b"{}"))
+    try:
+        about = json.loads(metadata.get(KEY, b"{}"))
+    except ValueError:
+        about = None
+    if not isinstance(about, dict):
+        raise DataError(broken(path, kind, "its metadata is no JSON object"))
     if about.get("file") != kind:
         found = about.get("file", "table of losses" if "columns" in about else "other parquet file")
         raise DataError(f"{path} is no superbatch {kind} but some {found}; give another file")
+    if not isinstance(about.get("format"), int):
+        raise DataError(unsaid(path, "format"))
     if about["format"] > FORMAT:
         raise DataError(
             f"{path} is a {kind} of format {about['format']} and this version of superbatch reads "
             f"up to format {FORMAT}; update superbatch"
         )
+    for field in fields:
+        if field not in about:
+            raise DataError(unsaid(path, field))
     return about
 
 
@@ -96,8 +109,16 @@ def read_integers(path: Path, names: Sequence[str], *, kind: str) -> dict[str, I
     return columns
 
 
-def broken(path: Path, kind: str, error: Exception) -> str:
-    """The message for a file that parquet cannot read."""
+def unsaid(path: Path, field: str) -> str:
+    """The message for a file whose metadata lacks ``field``, or has something else in it."""
+    return (
+        f"the metadata of {path} does not say its {field}; it was changed since superbatch wrote "
+        "it, make it again"
+    )
+
+
+def broken(path: Path, kind: str, error: Exception | str) -> str:
+    """The message for a file that cannot be read."""
     reason = " ".join(str(error).split())
     return (
         f"{path} cannot be read as a superbatch {kind}: it is cut short, broken or no parquet "

@@ -73,7 +73,7 @@ def parquet(path, *, count=200, broken=(), names=None, labels=None):
 
 def test_an_unknown_command(refused):
     assert "no command 'trian'; did you mean train?" in refused("trian", "uniform")
-    assert "there are train, compare, evaluate, cost, report" in refused("xyz")
+    assert "there are train, compare, evaluate, score" in refused("xyz")
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])
@@ -361,7 +361,10 @@ def test_a_folder_that_cannot_be_made(refused, tmp_path):
         ([], "compare needs two recipes or more, each once"),
         (["uniform"], "it was given uniform"),
         (["uniform", "hard", "uniform"], "it was given uniform hard uniform"),
-        (["hard", "classact"], "--baseline uniform is not among the recipes hard classact"),
+        (
+            ["hard", "classact"],
+            "none of the recipes hard classact is uniform (uniform, clip, siglip)",
+        ),
         (["uniform", "hard", "--baseline=easy"], "--baseline easy is not among"),
         (["uniform", "hard", "--seeds=0"], "--seeds: Input should be greater than or equal to 1"),
     ],

@@ -1,6 +1,7 @@
 """``superbatch score``, ``table`` and ``subset``, from a checkpoint of digits to a list of ids."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from superbatch.checkpoint import save_weights
 from superbatch.cli import main
 from superbatch.models.build import build_model
+from superbatch.tables import fingerprint
 
 
 ABOUT = {"task": "classification", "model": "mu-2400/4", "image_size": 8}
@@ -95,6 +97,35 @@ def test_another_command_is_refused(folder, capsys):
     out = ["--out", folder / "small.parquet"]
     err = refused(capsys, "score", "--model", folder / "large.safetensors", *out)
     assert "is a table of other data or other models already; remove it" in err
+
+
+def left_out(path, out, rows):
+    """A copy of a table that says it left ``rows`` out."""
+    images, labels = digits()
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"superbatch"])
+    kept = np.delete(np.arange(len(images)), rows)
+    about["not_finite"] = len(rows)
+    about["fingerprint"] = fingerprint(SimpleNamespace(ids=np.arange(1797), labels=labels), kept)
+    few = table.take(kept).replace_schema_metadata({"superbatch": json.dumps(about)})
+    pq.write_table(few, out)
+    return out
+
+
+def test_a_table_of_other_data_with_rows_left_out_is_not_finished(folder, capsys, tmp_path):
+    images, labels = digits()
+    np.savez(tmp_path / "other.npz", images=images, labels=labels[::-1])
+    out = left_out(folder / "small.parquet", tmp_path / "t.parquet", [5])
+    words = ["score", "--model", folder / "small.safetensors", "--out", out]
+    assert main([*map(str, words), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 1796
+    err = refused(capsys, *words, "--data.path", tmp_path / "other.npz")
+    assert "is a table of other data or other models already" in err
+    fewer = left_out(folder / "small.parquet", out, [5, 6])
+    about = json.loads(pq.read_schema(fewer).metadata[b"superbatch"]) | {"not_finite": 1}
+    rows = pq.read_table(fewer).replace_schema_metadata({"superbatch": json.dumps(about)})
+    pq.write_table(rows, out)
+    assert "is a table of other data or other models already" in refused(capsys, *words)
 
 
 def test_verify_computes_a_sample_again(folder, capsys):
@@ -241,6 +272,10 @@ def test_datacomp_metadata_becomes_a_subset_file(tmp_path):
         (["score", "--model=none.safetensors", "--out=t.parquet"], "no such file"),
         (["score", "--model=a", "--out=t", "--append=t"], "--append and --out are both t"),
         (["score", "--model=a", "--out=t", "--append=s", "--embeddings"], "adds losses only"),
+        (
+            ["score", "--model=a", "--out=t", "--contrastive.score-patch=16"],
+            "--contrastive.score-patch is 16 and a table holds losses at the model's own patch",
+        ),
         (["score", "--model=a", "--out=t", "--batch-size=0"], "greater than or equal to 1"),
         (["table"], "table needs one of show, verify, merge, join"),
         (["table", "verify"], "needs one table and was given 0"),

@@ -25,6 +25,7 @@ class Data:
         self.labels = self.ids % 7
         self.image_shape = (1, 8, 8)
         self.broken = broken
+        self.skipped = frozenset()
         self.was_read = []
 
     def read(self, rows):
@@ -76,7 +77,7 @@ def test_every_example_is_scored_once(tmp_path, workers):
     assert ids == [3 * number for number in range(COUNT)]
     assert losses.tolist() == np.sqrt(ids).astype(np.float32).tolist()
     assert told == COUNT
-    totals = Parts(tmp_path).totals(len(job.blocks))
+    totals = Parts(tmp_path).totals(len(job.blocks), of=COUNT)
     assert (totals.rows, totals.skipped, totals.not_finite) == (COUNT, 0, 0)
     assert totals.fingerprint == fingerprint(data)
 
@@ -108,13 +109,14 @@ def test_broken_images_and_losses_not_finite_are_left_out_and_counted(tmp_path):
     ids, losses, _ = finished(job, parts)
     assert ids == [3 * number for number in range(COUNT) if 3 * number not in (6, 30, 33)]
     assert np.isfinite(losses).all()
-    with pytest.raises(DataError, match=r"1 of 48 images cannot be decoded \(the limit is 1%\)"):
-        parts.totals(len(job.blocks))  # as `Examples.read` refuses more than 1 % of all
+    with pytest.raises(DataError, match=r"1 of 50 images cannot be decoded \(the limit is 1%\)"):
+        parts.totals(len(job.blocks), of=COUNT)  # as `Examples.read` refuses more than 1 % of all
+    assert parts.totals(len(job.blocks), of=100).skipped == 1  # where others were scored before
     data.broken = []
     for path in tmp_path.glob("*.parquet"):
         path.unlink()
     finished(job, parts)
-    totals = parts.totals(len(job.blocks))
+    totals = parts.totals(len(job.blocks), of=COUNT)
     assert (totals.rows, totals.skipped, totals.not_finite) == (48, 0, 2)
     assert totals.fingerprint == fingerprint(data, np.flatnonzero(~np.isin(data.ids, [30, 33])))
 

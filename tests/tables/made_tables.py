@@ -1,8 +1,12 @@
 """Tables made on the spot."""
 
 import numpy as np
+import torch
 
-from superbatch.tables import Piece, Provenance, Scorer, fingerprint, write_table
+from superbatch.tables import Piece, Provenance, ScoredBy, fingerprint, write_table
+
+
+PREPROCESSING = "images resized to 8 pixels a side, 0..255 brought to -1..1"
 
 
 class Labelled:
@@ -12,18 +16,22 @@ class Labelled:
         self.ids = np.asarray(ids, dtype=np.int64)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.image_shape = (1, 8, 8)
+        self.skipped = frozenset()
+
+    def read(self, rows):
+        return {"id": torch.from_numpy(self.ids[rows])}
 
 
 def provenance(columns=("loss",), **changes):
     """A provenance of ``columns``, each with weights called after it."""
     scorers = {
-        name: Scorer(model="mu", checkpoint="a", weights=name, loss="cross_entropy")
+        name: ScoredBy(model="mu", checkpoint="a", weights=name, loss="cross_entropy")
         for name in columns
     }
     facts = {
         "data": "made",
         "fingerprint": "0" * 16,
-        "preprocessing": "none",
+        "preprocessing": PREPROCESSING,
         "image_size": 8,
         "columns": scorers,
         "library": "1",

@@ -5,12 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from made_tables import Labelled, made
+from made_tables import PREPROCESSING, Labelled, made
 
 from superbatch.errors import DataError
 from superbatch.tables import LossTable, check_table, fingerprint
-from superbatch.tables.check import check_data, recompute, verify_weights
+from superbatch.tables.check import (
+    check_data,
+    check_list,
+    preprocessing_of,
+    recompute,
+    verify_weights,
+)
 from superbatch.tables.fingerprint import summed
+from superbatch.tables.named import read_named, write_names
 from superbatch.tasks import Classification
 from superbatch.tasks.contrastive import Contrastive
 
@@ -22,7 +29,6 @@ LABELS = IDS % 3
 def problem(ids=IDS, labels=LABELS, *, rows=None, task=None):
     """What a run would be trained on."""
     examples = Labelled(ids, labels)
-    examples.read = lambda rows: {"id": torch.from_numpy(examples.ids[rows])}
     rows = np.arange(len(ids)) if rows is None else rows
     return SimpleNamespace(examples=examples, rows=rows, task=task or Classification())
 
@@ -64,6 +70,60 @@ def test_examples_without_a_row_are_counted(path):
     check_table(LossTable.open(path, missing=lambda batch: batch["id"].float()), more)
     more.rows = np.arange(20)  # the others are not trained on
     check_table(LossTable.open(path), more)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "broken"),
+    [
+        ({"skipped": 2, "not_finite": 1}, ()),  # which they are shows when they are read
+        ({}, (3, 4, 9)),
+        ({"skipped": 3}, (3, 4, 9)),
+        ({"skipped": 2, "not_finite": 1}, (4, 9)),
+    ],
+)
+def test_what_the_table_left_out_needs_no_row(tmp_path, left_out, broken):
+    """Ids 3, 4 and 9 have no row."""
+    kept = np.delete(IDS, [3, 4, 9])
+    made(tmp_path / "t.parquet", kept, kept / 4, labels=LABELS[kept], **left_out)
+    here = problem()
+    here.examples.skipped = frozenset(broken)
+    table = LossTable.open(tmp_path / "t.parquet")
+    check_table(table, here)
+    with pytest.raises(DataError, match=r"1 of 2 examples have no loss in .* such as id 4"):
+        table({"id": torch.tensor([5, 4])})
+
+
+@pytest.mark.parametrize(
+    ("left_out", "broken", "words"),
+    [
+        ({"skipped": 2}, (), "3 of 20 examples have no loss"),
+        ({}, (3, 9), "1 of 20 examples have no loss in .* such as id 4"),
+        ({"skipped": 2}, (3, 9), "1 of 20 examples have no loss in .* such as id 4"),
+    ],
+)
+def test_more_than_the_table_left_out_is_refused(tmp_path, left_out, broken, words):
+    kept = np.delete(IDS, [3, 4, 9])
+    made(tmp_path / "t.parquet", kept, kept / 4, labels=LABELS[kept], **left_out)
+    here = problem()
+    here.examples.skipped = frozenset(broken)
+    with pytest.raises(DataError, match=words):
+        check_table(LossTable.open(tmp_path / "t.parquet"), here)
+
+
+def test_a_table_of_shorter_captions_is_refused(tmp_path):
+    def pairs(context):
+        examples = Labelled(IDS, LABELS)
+        examples.captions, examples.context = [str(row) for row in IDS], context
+        return examples
+
+    made_at_10 = preprocessing_of(pairs(10))
+    assert made_at_10 == f"{PREPROCESSING}; captions cut to 10 tokens"
+    facts = {"preprocessing": made_at_10, "fingerprint": fingerprint(pairs(10))}
+    made(tmp_path / "t.parquet", IDS, IDS / 4, **facts)
+    table = LossTable.open(tmp_path / "t.parquet")
+    check_table(table, SimpleNamespace(examples=pairs(10), rows=IDS, task=Classification()))
+    with pytest.raises(DataError, match=r"cut to 10 tokens' .* captions cut to 16 tokens'; score"):
+        check_table(table, SimpleNamespace(examples=pairs(16), rows=IDS, task=Classification()))
 
 
 @pytest.mark.parametrize(
@@ -148,3 +208,24 @@ def test_other_weights_are_refused(path):
     verify_weights(table, "loss")
     with pytest.raises(DataError, match=r"made with the weights loss\.\.\. \(a\) .* has ffff"):
         verify_weights(table, "f" * 64)
+
+
+def test_a_list_of_other_data_is_refused(tmp_path):
+    """A list says of which examples the table was that it was taken from."""
+    whole, kept = Labelled(IDS, LABELS), np.delete(IDS, 4)
+    other = Labelled(IDS, (LABELS + 1) % 3)
+    made(tmp_path / "t.parquet", IDS, IDS / 4, labels=LABELS)
+    made(tmp_path / "some.parquet", kept, kept / 4, labels=LABELS[kept], skipped=1)
+    for name in ("t", "some"):
+        named = read_named(tmp_path / f"{name}.parquet", [None])
+        write_names(tmp_path / f"{name}-list.parquet", named.take(np.array([2, 3])))
+    check_list(tmp_path / "t-list.parquet", whole)
+    with pytest.raises(DataError, match=r"t-list.parquet is a list of other data: it was made of"):
+        check_list(tmp_path / "t-list.parquet", other)
+    check_list(tmp_path / "some-list.parquet", whole)  # of a part: which one, nothing says
+    whole.skipped = other.skipped = frozenset([4])
+    check_list(tmp_path / "some-list.parquet", whole)
+    with pytest.raises(DataError, match="of other data"):
+        check_list(tmp_path / "some-list.parquet", other)
+    (tmp_path / "list.txt").write_text("1\n2\n")
+    check_list(tmp_path / "list.txt", other)

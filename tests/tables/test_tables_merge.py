@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from made_tables import Labelled, made, provenance
 
 from superbatch.errors import DataError
-from superbatch.tables import Scorer, TableFile, fingerprint, join_tables, merge_tables
+from superbatch.tables import ScoredBy, TableFile, fingerprint, join_tables, merge_tables
 from superbatch.tables import file as table_file
 
 
@@ -56,7 +56,7 @@ def test_an_id_in_two_tables_is_refused(tmp_path):
         (
             {
                 "columns": {
-                    "loss": Scorer(model="m", checkpoint="c", weights="w", loss="dot", scale=20)
+                    "loss": ScoredBy(model="m", checkpoint="c", weights="w", loss="dot", scale=20)
                 }
             },
             r"weights of column loss \(loss and w\); loss of .*; scale of .* \(1.0 and 20.0",

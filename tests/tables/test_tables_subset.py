@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from made_tables import made
 
 from superbatch.errors import ConfigError, DataError
-from superbatch.tables import datacomp
-from superbatch.tables.named import Named, read_named, read_names, with_uids, write_names
+from superbatch.tables import TableFile, datacomp, fingerprint
+from superbatch.tables.named import (
+    Named,
+    list_fingerprint,
+    read_named,
+    read_names,
+    with_uids,
+    write_names,
+)
 from superbatch.tables.subset import best, best_of_each_class, within
 
 
@@ -115,6 +122,14 @@ def test_metadata_is_a_table(tmp_path):
         read_named(tmp_path / "a.parquet", ["clip"])
     with pytest.raises(ConfigError, match="say which column of it"):
         read_named(tmp_path / "a.parquet", [None])
+    words = pa.table({"uid": HEX, "text": ["a"] * 3, "score": [0.5] * 3, "width": [1, 2, 3]})
+    pq.write_table(words, tmp_path / "w.parquet")
+    with pytest.raises(DataError, match=r"'text' of .* holds string, .* numbers are score, width$"):
+        read_named(tmp_path / "w.parquet", ["text"])
+    assert read_named(tmp_path / "w.parquet", ["width"]).values["width"].tolist() == [1, 2, 3]
+    pq.write_table(pa.table({"uid": [1, 2], "score": [0.5, 1]}), tmp_path / "n.parquet")
+    with pytest.raises(DataError, match=r"uids of .*n.parquet are int64 and must be text"):
+        read_named(tmp_path / "n.parquet", ["score"])
     metadata(tmp_path / "a.parquet", ["nothex", HEX[0]], [0.25, 0.125])
     with pytest.raises(DataError, match=r"uid 'nothex' in row 0 of .*a.parquet"):
         read_named(tmp_path, ["clip_b32_similarity_score"])
@@ -128,6 +143,8 @@ def test_ids_become_uids(tmp_path):
     assert named.values["loss"].tolist() == [1, 2]
     with pytest.raises(DataError, match="no uid of 1 of 2 ids"):
         with_uids(Named(np.array([3, 4]), {}), tmp_path / "uids.parquet")
+    with pytest.raises(ConfigError, match="has uids already; leave --uids out"):
+        with_uids(named, tmp_path / "uids.parquet")
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".parquet"])
@@ -155,6 +172,9 @@ def test_what_cannot_be_a_list_is_refused(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="no column 'id' or 'uid'"):
         read_names(tmp_path / "x.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"'id' of .*x.parquet holds string with 0 nulls"):
+        read_names(tmp_path / "x.parquet")
 
 
 def test_a_table_of_ours_is_read_by_id(tmp_path):
@@ -165,3 +185,35 @@ def test_a_table_of_ours_is_read_by_id(tmp_path):
         "loss/b": [3, 4],
         "loss/a": [1, 2],
     }
+
+
+def test_a_column_minus_itself_is_refused(tmp_path):
+    made(tmp_path / "t.parquet", [3, 8], [1, 2])
+    with pytest.raises(ConfigError, match="--column and --minus are both loss"):
+        read_named(tmp_path / "t.parquet", [None, "loss"])
+
+
+def test_a_list_says_of_which_data_it_is(tmp_path):
+    data = made(tmp_path / "t.parquet", [3, 8], [1, 2])
+    found = read_named(tmp_path / "t.parquet", [None])
+    few = found.take(np.array([1]))
+    write_names(tmp_path / "list.parquet", few)
+    assert list_fingerprint(tmp_path / "list.parquet") == fingerprint(data)
+    assert pq.read_table(tmp_path / "list.parquet").to_pydict() == {"id": [8], "loss": [2]}
+    pq.write_table(pa.table({"id": [3, 8], "uid": HEX[:2]}), tmp_path / "uids.parquet")
+    write_names(tmp_path / "uid-list.parquet", with_uids(few, tmp_path / "uids.parquet"))
+    assert list_fingerprint(tmp_path / "uid-list.parquet") == fingerprint(data)
+    again = read_named(tmp_path / "uid-list.parquet", ["loss"])  # as metadata: a list is no table
+    assert again.names.tolist() == [PAIRS[1]]
+    with pytest.raises(DataError, match="is a superbatch list and no table of losses"):
+        TableFile(tmp_path / "list.parquet")
+
+
+def test_lists_of_others_say_nothing(tmp_path):
+    write_names(tmp_path / "list.parquet", Named(np.array([1]), {}))
+    write_names(tmp_path / "list.txt", Named(np.array([1]), {}))
+    about = {"superbatch": "no JSON"}
+    table = pa.table({"id": [1]}).replace_schema_metadata(about)
+    pq.write_table(table, tmp_path / "other.parquet")
+    for name in ("list.parquet", "list.txt", "other.parquet"):
+        assert list_fingerprint(tmp_path / name) is None

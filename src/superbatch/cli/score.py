@@ -65,6 +65,11 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"--append and --out are both {arguments.out}; give another --out")
     if arguments.append and arguments.embeddings:
         raise ConfigError("--append adds losses only; leave --embeddings out, or score all again")
+    if arguments.contrastive.score_patch is not None:
+        raise ConfigError(
+            f"--contrastive.score-patch is {arguments.contrastive.score_patch} and a table holds "
+            "losses at the model's own patch; leave it out"
+        )
     from superbatch.cli.scoring import scored  # slow to import: only once the flags are good
 
     done = scored(arguments, ["superbatch", "score", *argv])

@@ -30,13 +30,17 @@ class Work:
     config: Config
     problem: Problem
     checkpoints: Mapping[str, str]
+    broken: frozenset[int]
+    """Ids of the examples that were known to be broken once the data was open."""
 
     @staticmethod
     def of(arguments: Score) -> "Work":
         """Open the data. Errors are those of ``sources``; ``ConfigError`` for models unlike."""
         checkpoints = columns_of(arguments.model)
         config = config_of(arguments, list(checkpoints.values()))
-        return Work(arguments, config, problem_of(config), checkpoints)
+        problem = problem_of(config)
+        # Kept as they are now: who reads on may meet others, and every process scores the same.
+        return Work(arguments, config, problem, checkpoints, problem.examples.skipped)
 
     def models(self) -> dict[str, nn.Module]:
         """The models by column, frozen, on the device."""
@@ -64,12 +68,13 @@ class Work:
         )
 
     def rows(self) -> np.ndarray:
-        """The rows to score: all, or those that the table to append to lacks."""
+        """The rows to score: those not known to be broken that no table to append to has."""
         ids = self.problem.examples.ids
-        if self.arguments.append is None:
-            return np.arange(len(ids))
-        before = LossTable.open(self.arguments.append, next(iter(self.checkpoints)))
-        return np.flatnonzero(~before.has(ids))
+        wanted = ~np.isin(ids, np.array(sorted(self.broken), dtype=np.int64))
+        if self.arguments.append is not None:
+            before = LossTable.open(self.arguments.append, next(iter(self.checkpoints)))
+            wanted &= ~before.has(ids)
+        return np.flatnonzero(wanted)
 
 
 def columns_of(models: Sequence[str]) -> dict[str, str]:

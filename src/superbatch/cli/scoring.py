@@ -15,12 +15,20 @@ from superbatch.cli.score import Score
 from superbatch.cli.score_work import Work
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
+from superbatch.models.exchange import weights_in
 from superbatch.problems import Problem
 from superbatch.problems.weights import is_open_clip, weights_path
 from superbatch.scoring import Job, Parts, blocks_of, score, score_in_processes
-from superbatch.tables import LossTable, Provenance, Scorer, TableFile, fingerprint, write_table
-from superbatch.tables.check import act_loss_of, check_data, recompute
+from superbatch.tables import LossTable, Provenance, ScoredBy, TableFile, fingerprint, write_table
+from superbatch.tables.check import (
+    act_loss_of,
+    check_data,
+    preprocessing_of,
+    recompute,
+    unexplained,
+)
 from superbatch.tables.embeddings import embeddings_path, write_embeddings
+from superbatch.tables.file import joined
 from superbatch.tables.fingerprint import summed
 from superbatch.tables.merge import check_alike, merged
 from superbatch.tasks import Task
@@ -95,18 +103,16 @@ def _job_of(arguments: Score) -> Job:
 def finish(work: Work, parts: Parts, count: int, draft: Provenance) -> None:
     """Write the table from its parts, and what it is appended to; then remove the parts."""
     out, columns = Path(work.arguments.out), list(draft.columns)
-    totals = parts.totals(count)
+    totals = parts.totals(count, of=len(work.problem.examples.ids))
     if totals.rows == 0 and not work.arguments.append:
         raise RunError(
             f"not one loss of {draft.data} is finite; look at the training of "
             f"{', '.join(work.checkpoints.values())}, or remove {parts.folder} and try without "
             "--bf16"
         )
-    broken = np.array(sorted(work.problem.examples.skipped), dtype=np.int64)
-    unread = int((~np.isin(broken, work.problem.examples.ids)).sum())
     update = {
         "fingerprint": totals.fingerprint,
-        "skipped": totals.skipped + unread,
+        "skipped": totals.skipped + len(work.broken),
         "not_finite": totals.not_finite,
     }
     pieces = parts.pieces(count, columns)
@@ -146,15 +152,12 @@ def losses_in(column: str, job: Job) -> LossSource:
 
 def provenance_of(work: Work, command: Sequence[str]) -> Provenance:
     """What the table will say of itself, but for what only scoring tells."""
-    side = work.problem.examples.image_shape[-1]
-    preprocessing = f"images resized to {side} pixels a side, 0..255 brought to -1..1"
-    if work.config.task == "image_text":
-        preprocessing += f"; captions cut to {work.config.data.context} tokens"
+    examples = work.problem.examples
     return Provenance(
         data=work.config.data.path,
         fingerprint="",
-        preprocessing=preprocessing,
-        image_size=side,
+        preprocessing=preprocessing_of(examples),
+        image_size=examples.image_shape[-1],
         precision="bf16" if work.arguments.bf16 else "fp32",
         columns={
             name: scorer_of(path, work.config, work.problem.task)
@@ -165,7 +168,7 @@ def provenance_of(work: Work, command: Sequence[str]) -> Provenance:
     )
 
 
-def scorer_of(checkpoint: str, config: Config, task: Task) -> Scorer:
+def scorer_of(checkpoint: str, config: Config, task: Task) -> ScoredBy:
     """What a column says of its model."""
     loss, scale = act_loss_of(task)
     if is_open_clip(checkpoint):
@@ -173,7 +176,7 @@ def scorer_of(checkpoint: str, config: Config, task: Task) -> Scorer:
     else:
         _, about = load_weights(weights_path(checkpoint))
         model = about.get("model", config.models.reference)
-    return Scorer(
+    return ScoredBy(
         model=model, checkpoint=checkpoint, weights=weights_hash(checkpoint), loss=loss, scale=scale
     )
 
@@ -181,8 +184,7 @@ def scorer_of(checkpoint: str, config: Config, task: Task) -> Scorer:
 def weights_hash(checkpoint: str) -> str:
     """SHA-256 of the weights file that ``checkpoint`` means."""
     if is_open_clip(checkpoint):
-        folder = Path(checkpoint.removeprefix("local-dir:"))
-        path = folder / "open_clip_model.safetensors"
+        path = weights_in(Path(checkpoint.removeprefix("local-dir:")))
     else:
         path = weights_path(checkpoint)
     with path.open("rb") as file:
@@ -202,12 +204,12 @@ def facts(provenance: Provenance) -> dict[str, Any]:
 
 def is_complete(file: TableFile, problem: Problem) -> bool:
     """Whether ``file`` has a row for every example, but for those it says it left out."""
-    about = file.provenance
-    whole = fingerprint(problem.examples)
-    left_out = about.skipped + about.not_finite
-    if left_out == 0:
-        return whole == about.fingerprint
-    return 0 <= len(problem.examples.ids) - len(file) <= left_out
+    examples = problem.examples
+    ids = joined(list(file.pieces(()))).ids
+    covered = np.isin(examples.ids, ids)
+    lacking = unexplained(file.provenance, examples, examples.ids[~covered])
+    here = fingerprint(examples, np.flatnonzero(covered))
+    return len(lacking) == 0 and here == file.provenance.fingerprint
 
 
 def summary(out: Path) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def read_open_clip(name: str) -> OpenClipTowers:
     path = Path(name.removeprefix(_LOCAL_DIR))
     if name.endswith(".json") and not path.is_dir():
         return _towers(name, _read_config(path))
-    return _towers(name, _read_config(path / _CONFIG), weights=_weights_in(path))
+    return _towers(name, _read_config(path / _CONFIG), weights=weights_in(path))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -140,7 +140,8 @@ def _whole(config: dict[str, Any]) -> dict[str, Any]:
     return config if isinstance(config.get("model_cfg"), dict) else {"model_cfg": config}
 
 
-def _weights_in(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
+    """The weights that open_clip would take from ``folder``; ``CheckpointError`` without any."""
     for name in (_WEIGHTS, *_OTHER_WEIGHTS):
         if (folder / name).is_file():
             return folder / name

@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from superbatch.config import Data
 from superbatch.errors import DataError
 from superbatch.sources.stream import Readable
+from superbatch.tables.check import check_list
 from superbatch.tables.named import read_names
 
 
@@ -26,6 +27,7 @@ def only_listed(
             f"--data.subset {data.subset} lists uids and {data.path} has ids; "
             "superbatch subset writes ids to .txt and .parquet"
         )
+    check_list(Path(data.subset), examples)
     unknown = listed[~np.isin(listed, examples.ids)]
     if len(unknown):
         raise DataError(

@@ -102,8 +102,11 @@ class Parts:
         """Keep a finished block, atomically."""
         write_atomically(self._path(number), lambda beside: pq.write_table(table, beside))
 
-    def totals(self, count: int) -> Totals:
-        """What the ``count`` blocks, all finished, came to. Raises ``DataError`` as images do."""
+    def totals(self, count: int, *, of: int) -> Totals:
+        """What the ``count`` blocks, all finished, came to, in data of so many examples.
+
+        Raises ``DataError`` as images do, if over 1 % of the data are broken.
+        """
         about = [
             json.loads(pq.read_schema(self._path(number)).metadata[b"block"])
             for number in range(count)
@@ -111,9 +114,9 @@ class Parts:
         rows, skipped, not_finite = (
             sum(one[name] for one in about) for name in ("rows", "skipped", "not_finite")
         )
-        if skipped > BROKEN_LIMIT * (rows + skipped):
+        if skipped > BROKEN_LIMIT * of:
             raise DataError(
-                f"{skipped} of {rows + skipped} images cannot be decoded (the limit is "
+                f"{skipped} of {of} images cannot be decoded (the limit is "
                 f"{BROKEN_LIMIT:.0%}); mend or remove them, or check --data.image"
             )
         return Totals(rows, summed(*(one["fingerprint"] for one in about)), skipped, not_finite)

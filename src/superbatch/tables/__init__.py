@@ -12,14 +12,14 @@ from superbatch.tables.file import Piece, TableFile, is_table, write_table
 from superbatch.tables.fingerprint import fingerprint
 from superbatch.tables.losses import LossTable
 from superbatch.tables.merge import join_tables, merge_tables
-from superbatch.tables.provenance import Provenance, Scorer
+from superbatch.tables.provenance import Provenance, ScoredBy
 
 
 __all__ = [
     "LossTable",
     "Piece",
     "Provenance",
-    "Scorer",
+    "ScoredBy",
     "TableFile",
     "check_table",
     "fingerprint",

@@ -1,6 +1,6 @@
 """Does a table belong here? To this data, this task, and these weights."""
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,8 @@ from superbatch.errors import DataError
 from superbatch.tables.file import TableFile
 from superbatch.tables.fingerprint import HasIds, fingerprint
 from superbatch.tables.losses import LossTable
+from superbatch.tables.named import list_origin
+from superbatch.tables.provenance import Provenance
 from superbatch.tasks import Classification, Task
 from superbatch.tasks.contrastive import Contrastive
 from superbatch.types import Batch, LossSource, size, to_device
@@ -21,6 +23,11 @@ class Readable(HasIds, Protocol):
     """Examples with ids that can be read by row."""
 
     image_shape: tuple[int, int, int]
+
+    @property
+    def skipped(self) -> frozenset[int]:
+        """Ids of the examples that are known to be broken, so far."""
+        ...
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
         """The examples of ``rows`` in that order, without those that are broken."""
@@ -56,17 +63,30 @@ def act_loss_of(task: Task) -> tuple[str, float]:
     return type(task).__name__, 1.0
 
 
+def preprocessing_of(examples: Readable) -> str:
+    """What is done to an example before a model sees it, in words."""
+    side = examples.image_shape[-1]
+    said = f"images resized to {side} pixels a side, 0..255 brought to -1..1"
+    context = getattr(examples, "context", None)
+    return said if context is None else f"{said}; captions cut to {context} tokens"
+
+
 def check_table(table: LossTable, problem: Trained) -> None:
     """Refuse, with a ``DataError``, a table that cannot stand in for the reference's losses.
 
-    That is one of other data or of another image size, of an augmented view, of another act loss
-    or scale, or one that lacks examples which are trained on and that nothing else scores.
+    That is one of other data or of another image size or context, of an augmented view, of another
+    act loss or scale, or one that lacks examples which are trained on and that nothing else scores
+    (see `unexplained`).
     """
     here = problem.examples.image_shape[-1]
     loss, scale = act_loss_of(problem.task)
     facts = {
         "images of so many pixels a side": (table.provenance.image_size, here),
         "the view": (table.provenance.view, "plain"),
+        "the preprocessing": (
+            f"'{table.provenance.preprocessing}'",
+            f"'{preprocessing_of(problem.examples)}'",
+        ),
         "the act loss": (table.scorer.loss, loss),
         "the loss's scale": (table.scorer.scale, scale),
     }
@@ -78,9 +98,23 @@ def check_table(table: LossTable, problem: Trained) -> None:
             )
     check_data(table, problem.examples)
     ids = problem.examples.ids[problem.rows]
-    absent = ~table.has(ids)
-    if absent.any() and table.missing is None:
-        raise DataError(table.sentence(int(absent.sum()), len(ids), int(ids[int(absent.argmax())])))
+    lacking = unexplained(table.provenance, problem.examples, ids[~table.has(ids)])
+    if len(lacking) and table.missing is None:
+        raise DataError(table.sentence(len(lacking), len(ids), int(lacking[0])))
+
+
+def unexplained(
+    provenance: Provenance, examples: Readable, absent: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " m"]:
+    """Those of the ids ``absent`` from a table whose lack its provenance does not explain.
+
+    Explained are examples that are known to be broken, and as many others as the table left out
+    besides: which of them are broken may show only when they are read. One that is read after all
+    is an error then (`LossTable`).
+    """
+    broken = np.array(sorted(examples.skipped), dtype=np.int64)
+    others = absent[~np.isin(absent, broken)]
+    return others if len(others) > max(0, provenance.left_out - len(broken)) else others[:0]
 
 
 def check_data(table: LossTable, examples: HasIds) -> None:
@@ -99,17 +133,26 @@ def check_data(table: LossTable, examples: HasIds) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What the verification of a table found."""
+def check_list(path: Path, examples: Readable) -> None:
+    """Refuse, with a ``DataError``, a list of ids that says that it was made of other data.
 
-    rows: int
-    missing: int
-    """Examples of the data without a row."""
-    recomputed: int = 0
-    """Losses that were computed again."""
-    largest_difference: float = 0.0
-    """Between those and the table's."""
+    Nothing can be said of a list without a fingerprint, and of one made from a table that covers
+    neither all examples here nor all but those that are known to be broken.
+    """
+    origin = list_origin(path)
+    if origin is None:
+        return
+    whole = np.flatnonzero(~np.isin(examples.ids, np.array(sorted(examples.skipped), np.int64)))
+    for rows in (np.arange(len(examples.ids)), whole):
+        if len(rows) == origin.examples:
+            here = fingerprint(examples, rows)
+            if here == origin.fingerprint:
+                return
+            raise DataError(
+                f"{path} is a list of other data: it was made of a table of {origin.examples} "
+                f"examples with the fingerprint {origin.fingerprint}, and those here have {here}; "
+                "make it from a table of this data"
+            )
 
 
 def verify_file(file: TableFile) -> None:

@@ -31,6 +31,8 @@ def uids_of(where: str, texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> np
     )
     if len(column) == 0:
         return np.zeros(0, dtype=UID)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise DataError(f"the uids of {where} are {column.type} and must be text")
     good = pc.fill_null(pc.match_substring_regex(column, "^[0-9a-fA-F]{1,32}$"), False)
     if not pc.all(good).as_py():
         row = pc.index(good, False).as_py()
@@ -92,7 +94,8 @@ def read_subset(path: Path) -> np.ndarray:
 def read_metadata(path: Path, columns: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Uids and float ``columns`` of DataComp's metadata: a parquet file, or a folder of them.
 
-    Raises ``DataError`` for a missing column or a uid that is not hexadecimal.
+    Raises ``DataError`` for a column that is missing or holds no numbers, and for a uid that is
+    not hexadecimal.
     """
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not path.exists():
@@ -106,11 +109,27 @@ def read_metadata(path: Path, columns: Sequence[str]) -> tuple[np.ndarray, dict[
                 raise DataError(
                     f"{file} has no column '{name}'; its columns are {', '.join(there)}"
                 )
+        refuse_words(file, opened.schema_arrow, columns)
         table = read(file, lambda opened=opened: opened.read(["uid", *columns]))  # type: ignore[misc]
         uids.append(uids_of(str(file), table["uid"]))
         for name in columns:
             values[name].append(table[name].to_numpy().astype(np.float32))
     return np.concatenate(uids), {name: np.concatenate(parts) for name, parts in values.items()}
+
+
+def refuse_words(path: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Raise ``DataError`` unless ``columns`` hold numbers."""
+    numbers = [
+        field.name
+        for field in schema
+        if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+    ]
+    for name in columns:
+        if name not in numbers:
+            raise DataError(
+                f"column '{name}' of {path} holds {schema.field(name).type}, by which examples "
+                f"cannot be compared; its columns of numbers are {', '.join(numbers) or 'none'}"
+            )
 
 
 def among(uids: np.ndarray, subset: np.ndarray) -> np.ndarray:

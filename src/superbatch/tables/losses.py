@@ -11,7 +11,7 @@ from torch import Tensor
 from superbatch.errors import DataError
 from superbatch.tables.dense import Lookup, lookup
 from superbatch.tables.file import TableFile, place_of
-from superbatch.tables.provenance import Provenance, Scorer
+from superbatch.tables.provenance import Provenance, ScoredBy
 from superbatch.types import Batch, LossSource, take
 
 
@@ -54,7 +54,7 @@ class LossTable:
         return self._rows
 
     @property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> ScoredBy:
         """The model that the losses are of."""
         return self.provenance.columns[self.column]
 
@@ -90,6 +90,6 @@ class LossTable:
         """Says that ``count`` of ``total`` examples have no row, and what to do."""
         return (
             f"{count} of {total} examples have no loss in {self.path}, such as id {example}; "
-            f"score them with superbatch score --append {self.path}, or give the checkpoint "
-            "itself as the reference"
+            f"score them with superbatch score --append {self.path}, or while training with "
+            "--reference-missing CHECKPOINT"
         )

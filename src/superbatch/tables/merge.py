@@ -8,7 +8,7 @@ import numpy as np
 from superbatch.errors import DataError
 from superbatch.tables.file import LOSS, Piece, TableFile, joined, write_table
 from superbatch.tables.fingerprint import summed
-from superbatch.tables.provenance import Provenance, Scorer, differences
+from superbatch.tables.provenance import Provenance, ScoredBy, differences
 
 
 def merge_tables(paths: Sequence[Path], out: Path, *, command: Sequence[str] = ()) -> Provenance:
@@ -88,7 +88,7 @@ def join_tables(
     """
     files = {name: TableFile(path) for name, path in tables.items()}
     first, *others = files.values()
-    columns: dict[str, Scorer] = {}
+    columns: dict[str, ScoredBy] = {}
     for name, file in files.items():
         for column, scorer in file.provenance.columns.items():
             columns[joined_name(name, column)] = scorer

@@ -1,5 +1,6 @@
 """What a table of losses says of itself: whose losses, of which data, seen how."""
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,7 +17,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
-class Scorer(_Frozen):
+class ScoredBy(_Frozen):
     """The model behind one column."""
 
     model: str
@@ -48,7 +49,7 @@ class Provenance(_Frozen):
     """"plain": the examples as they are, without augmentation."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the model's towers; losses are always fp32."""
-    columns: Mapping[str, Scorer]
+    columns: Mapping[str, ScoredBy]
     """The model behind each column of losses."""
     skipped: int = 0
     """Examples without a row because their images are broken."""
@@ -59,9 +60,26 @@ class Provenance(_Frozen):
     command: tuple[str, ...] = ()
     """What was typed."""
 
+    @property
+    def left_out(self) -> int:
+        """Examples without a row."""
+        return self.skipped + self.not_finite
+
+
+def kind_of(text: bytes) -> str | None:
+    """What another file of superbatch, such as an order, says that it is; none of a table."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    return said.get("file") if isinstance(said, dict) else None
+
 
 def parsed(where: str, text: bytes) -> Provenance:
     """The provenance in ``text``. Raises ``DataError`` if it cannot be understood."""
+    kind = kind_of(text)
+    if kind is not None:
+        raise DataError(f"{where} is a superbatch {kind} and no table of losses; give another file")
     try:
         found = Provenance.model_validate_json(text)
     except ValidationError as error:
