@@ -44,7 +44,7 @@ def main(criterion: Criterion = learnability) -> float:
     ledger.pretrain("reference", STEPS * B)
     loop = train(
         InlineActor(super_batches, LossScorer(criterion, losses)),
-        MemoryBank(capacity=B, generator=torch.Generator().manual_seed(0)),
+        MemoryBank(capacity=B, super_batches=1, generator=torch.Generator().manual_seed(0)),
         trained,
         ledger,
         steps=range(1, STEPS + 1),

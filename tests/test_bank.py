@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from superbatch.bank import MemoryBank
+from superbatch.build import bank_of
 from superbatch.errors import ConfigError
+from superbatch.recipes import recipe
 from superbatch.selection import sample_indices
 
 
@@ -53,6 +55,48 @@ def test_an_example_leaves_after_so_many_draws():
     bank.add(examples(0, 1), torch.tensor([1.0, 0.0]))
     assert [bank.sample(1).examples["draw"].item() for _ in range(4)] == [0, 0, 1, 1]
     assert len(bank) == 0
+
+
+def test_one_super_batch_pushes_everything_older_out_even_when_it_is_short():
+    bank = MemoryBank(4, super_batches=1, generator=generator(), temperature=0.0)
+    bank.add(examples(0, 1, 2, 3), torch.tensor([9.0, 8.0, 7.0, 6.0]))
+    bank.sample(2)
+    bank.add(examples(4, 5, 6), torch.tensor([3.0, 2.0, 1.0]))
+    assert len(bank) == 3
+    assert bank.sample(3).examples["draw"].tolist() == [4, 5, 6]
+
+
+def test_an_example_stays_for_so_many_super_batches_however_much_room_there_is():
+    bank = MemoryBank(8, super_batches=2, generator=generator(), temperature=0.0)
+    for first in range(0, 8, 2):
+        bank.add(examples(first, first + 1), torch.tensor([1.0, 0.0]))
+        resumed = MemoryBank(8, super_batches=2, generator=generator(), temperature=0.0)
+        resumed.load_state_dict(bank.state_dict(), lambda draws: examples(*draws.tolist()))
+        bank = resumed
+    assert bank.sample(len(bank)).examples["draw"].tolist() == [4, 5, 6, 7]
+
+
+def test_a_runs_bank_is_of_as_many_super_batches_as_it_says():
+    for super_batches in (1, 3):
+        bank = bank_of(recipe("classact").changed(select={"bank_super_batches": super_batches}))
+        for draw in range(5):
+            bank.add(examples(draw), torch.zeros(1))
+        assert len(bank) == super_batches
+
+
+def test_a_checkpoint_is_held_where_its_examples_are():
+    """Checkpoints come on the CPU; meta stands for any other device."""
+    bank = MemoryBank(4, generator=generator())
+    bank.add(examples(0, 1), torch.zeros(2))
+    there = MemoryBank(4, generator=generator())
+
+    def read(draws):
+        return {name: field.to("meta") for name, field in examples(*draws.tolist()).items()}
+
+    there.load_state_dict(bank.state_dict(), read)
+    there.add(read(torch.arange(2)), torch.zeros(2, device="meta"))
+    assert there.state_dict()["scores"].device.type == "meta"
+    assert len(there) == 4
 
 
 def test_more_than_fits_is_refused():

@@ -1,6 +1,7 @@
 """Orders: what runs chose, as a file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,14 @@ from superbatch.curriculum import policy
 from superbatch.errors import ConfigError, DataError, RunError
 from superbatch.integers import write_integers
 from superbatch.loop import Step
-from superbatch.orders import order_rows, policy_order, read_order, replay_order, write_order
+from superbatch.orders import (
+    batch_starts,
+    order_rows,
+    policy_order,
+    read_order,
+    replay_order,
+    write_order,
+)
 from superbatch.run import RunFolder
 from superbatch.sources import ArrayExamples, catalogue_of
 from superbatch.tables.fingerprint import fingerprint
@@ -180,6 +188,34 @@ def test_the_rows_of_an_order(run):
     assert shuffled.ids[rows].tolist() == [105, 101, 101, 119]
 
 
+def made_order(folder, *sizes, select=None):
+    """The replay order of a run whose steps chose so many examples."""
+    draws = iter(range(100))
+    run = made_run(folder, *([(100 + next(draws), 0) for _ in range(size)] for size in sizes))
+    order = replay_order(run)
+    (about,) = order.about["runs"]
+    config = about["config"] | ({} if select is None else {"select": {"sub_batch_size": select}})
+    return replace(order, about={"runs": [about | {"config": config}], "superbatch": "0"})
+
+
+def test_a_replay_has_the_steps_of_its_run(tmp_path):
+    order = made_order(tmp_path / "run", 3, 2, 3, 1, select=3)
+    assert batch_starts(order, 3).tolist() == [0, 3, 5, 8]
+
+
+def test_a_run_whose_steps_were_all_short_is_still_of_its_batch_size(tmp_path):
+    order = made_order(tmp_path / "run", 2, 2, 1, select=3)
+    assert batch_starts(order, 3).tolist() == [0, 2, 4]
+    assert batch_starts(order, 2) is None
+
+
+def test_an_order_is_cut_by_positions_at_another_batch_size(tmp_path):
+    order = made_order(tmp_path / "run", 3, 2, 3, select=3)
+    assert batch_starts(order, 4) is None
+    assert batch_starts(order, 2) is None
+    assert batch_starts(replace(order, kind="policy", draws=None, steps=None), 3) is None
+
+
 def test_ids_that_the_data_lacks_are_refused(tmp_path):
     order = replay_order(made_run(tmp_path / "run", [(105, 0), (90, 1), (7, 2), (7, 3), (119, 4)]))
     with pytest.raises(DataError, match=r"2 of its 4 ids, such as 7, 90, are not in it"):
@@ -250,6 +286,38 @@ def test_an_order_that_was_damaged_is_refused(run, tmp_path):
         with pytest.raises(DataError, match=message):
             read_order(path)
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"no JSON", "its metadata is no JSON object"),
+        (b"\xff", "its metadata is no JSON object"),
+        (b"[1]", "its metadata is no JSON object"),
+        (b'{"file": "order"}', "does not say its format"),
+        (b'{"file": "order", "format": "new"}', "does not say its format"),
+        *(
+            (name, f"does not say its {name}; it was changed since superbatch wrote it")
+            for name in ("kind", "examples", "runs", "fingerprint", "superbatch")
+        ),
+        ({"runs": []}, "does not say its runs"),
+        ({"runs": [{"name": "run"}]}, "does not say its runs"),
+        ({"runs": "run"}, "does not say its runs"),
+    ],
+)
+def test_metadata_that_was_changed_is_refused(run, tmp_path, said, message):
+    """``said``: all of it, a field that is taken away, or fields that are changed."""
+    path = saved(replay_order(run), tmp_path / "order.parquet")
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"superbatch"])
+    if isinstance(said, str):
+        del about[said]
+    elif isinstance(said, dict):
+        about |= said
+    whole = said if isinstance(said, bytes) else json.dumps(about)
+    pq.write_table(table.replace_schema_metadata({"superbatch": whole}), path)
+    with pytest.raises(DataError, match=message):
+        read_order(path)
 
 
 def test_ids_that_are_no_integers_are_refused(run, tmp_path):

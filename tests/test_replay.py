@@ -1,7 +1,13 @@
 """A run's order, learned from without scoring, makes the run's learner: bit for bit."""
 
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from superbatch import training
@@ -94,6 +100,42 @@ def test_a_replay_that_is_stopped_and_resumed_is_the_run(live, tmp_path):
         )
     training.resume(tmp_path / "replay")
     assert same(weights(tmp_path / "replay"), weights(live / "run"))
+
+
+@pytest.fixture(scope="module")
+def with_a_broken_image(tmp_path_factory):
+    """128 pictures of noise, one of which is broken and is trained on: it leaves steps short."""
+    path = tmp_path_factory.mktemp("data") / "noise.parquet"
+    random = np.random.default_rng(0)
+    images = []
+    for _ in range(128):
+        file = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file, "PNG")
+        images.append(file.getvalue())
+    images[BROKEN] = b"junk"
+    labels = random.integers(0, 3, 128)
+    pq.write_table(pa.table({"id": range(128), "image": images, "label": labels}), path)
+    return path
+
+
+BROKEN = 5
+
+
+def test_a_run_with_short_steps_is_replayed_whole_and_exactly(with_a_broken_image, tmp_path):
+    data = {"path": str(with_a_broken_image), "memory_gb": 0.0, "label_noise": 0.0}
+    sections = {"steps": 8, "select": {"super_batch_size": 32, "sub_batch_size": 32}, "data": data}
+    training.start(config("uniform", tmp_path / "run", **sections))
+    order = replay_order(tmp_path / "run")
+    assert set(np.bincount(order.steps)[1:].tolist()) == {31, 32}
+    write_order(order, tmp_path / "order.parquet")
+    # Kept in memory, it is the same data: what is read, what is split off, and its name.
+    kept = sections | {"data": data | {"memory_gb": 2.0}}
+    training.start(replayed(tmp_path / "order.parquet", tmp_path / "replay", **kept))
+    assert same(weights(tmp_path / "replay"), weights(tmp_path / "run"))
+    assert replay_order(tmp_path / "replay").steps.tolist() == order.steps.tolist()
+    longer = kept | {"steps": 9}
+    with pytest.raises(ConfigError, match=r"is 8 steps of its run and 9 are wanted; set --steps"):
+        training.start(replayed(tmp_path / "order.parquet", tmp_path / "longer", **longer))
 
 
 def test_a_policy_order_trains_another_learner_for_longer(live, tmp_path):

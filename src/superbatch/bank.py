@@ -1,7 +1,7 @@
 """The memory bank: scored examples that wait to be learned from (paper, algorithm 1 and A.6).
 
-With a capacity of one super-batch it *is* Algorithm 1: what arrives pushes everything older out,
-and one sub-batch is drawn. More capacity is prioritised replay with the same code.
+A bank of one super-batch *is* Algorithm 1: what arrives pushes everything older out, and one
+sub-batch is drawn. One of several is prioritised replay with the same code.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,8 +60,10 @@ class Bank(Protocol):
 class MemoryBank:
     """At most ``capacity`` scored examples; the oldest leave first.
 
-    An example is drawn at most ``max_times_sampled`` times. Draws are without replacement from
-    ``softmax(scores / temperature)`` over all that may still be drawn; that is also the length.
+    They are of the last ``super_batches`` that arrived, however short those came out; None: of as
+    many as there is room for. An example is drawn at most ``max_times_sampled`` times. Draws are
+    without replacement from ``softmax(scores / temperature)`` over all that may still be drawn;
+    that is also the length.
     """
 
     def __init__(
@@ -69,15 +71,18 @@ class MemoryBank:
         capacity: int,
         *,
         generator: Generator,
+        super_batches: int | None = None,
         temperature: float = 1.0,
         max_times_sampled: int = 1,
     ) -> None:
-        if capacity < 1 or max_times_sampled < 1:
+        most = capacity if super_batches is None else super_batches
+        if min(capacity, most, max_times_sampled) < 1:
             raise ConfigError(
-                f"a memory bank needs capacity and max_times_sampled of at least 1; "
-                f"they are {capacity} and {max_times_sampled}"
+                "a memory bank needs capacity, super_batches and max_times_sampled of at least 1; "
+                f"they are {capacity}, {super_batches} and {max_times_sampled}"
             )
         self.capacity = capacity
+        self.super_batches = most
         self.temperature = temperature
         self.max_times_sampled = max_times_sampled
         self.generator = generator
@@ -85,6 +90,7 @@ class MemoryBank:
         self._scores = torch.empty(0)
         self._weights_step = torch.empty(0, dtype=torch.int64)
         self._times_sampled = torch.empty(0, dtype=torch.int64)
+        self._arrived_since = torch.empty(0, dtype=torch.int64)  # super-batches after its own
 
     def __len__(self) -> int:
         return len(self._available())
@@ -100,15 +106,18 @@ class MemoryBank:
                 f"{count} examples do not fit a memory bank of {self.capacity}; "
                 "it must hold at least one super-batch"
             )
-        kept = self._available()[max(0, len(self) + count - self.capacity) :]
+        kept = self._available()
+        kept = kept[self._arrived_since[kept] + 1 < self.super_batches]
+        kept = kept[max(0, len(kept) + count - self.capacity) :]
         if len(kept):
             examples = concat(take(self._examples, kept), examples)
             scores = torch.cat([self._scores[kept], scores])
         self._examples, self._scores = examples, scores.float()
         age = torch.full((count,), weights_step, dtype=torch.int64)
-        kept = kept.cpu()
         self._weights_step = torch.cat([self._weights_step[kept], age])
-        self._times_sampled = torch.cat([self._times_sampled[kept], torch.zeros_like(age)])
+        new = torch.zeros_like(age)
+        self._times_sampled = torch.cat([self._times_sampled[kept], new])
+        self._arrived_since = torch.cat([self._arrived_since[kept] + 1, new])
 
     def sample(self, count: int) -> Draw:
         """Draw ``count`` examples; errors are those of ``sample_indices``."""
@@ -117,13 +126,13 @@ class MemoryBank:
         index = sample_indices(
             scores, count, temperature=self.temperature, generator=self.generator
         )
-        rows = available[index]
-        self._times_sampled[rows.cpu()] += 1
-        return Draw(take(self._examples, rows), index, scores, self._weights_step[rows.cpu()])
+        rows = available[index.cpu()]
+        self._times_sampled[rows] += 1
+        return Draw(take(self._examples, rows), index, scores, self._weights_step[rows])
 
     def _available(self) -> Int[Tensor, " n"]:
-        rows = (self._times_sampled < self.max_times_sampled).nonzero().squeeze(1)
-        return rows.to(self._scores.device)
+        """On the CPU, as all is that is known of the examples besides their scores."""
+        return (self._times_sampled < self.max_times_sampled).nonzero().squeeze(1)
 
     def state_dict(self) -> dict[str, object]:
         """What is held, by its draws in the stream, and the state of the generator.
@@ -135,6 +144,7 @@ class MemoryBank:
             "scores": self._scores,
             "weights_step": self._weights_step,
             "times_sampled": self._times_sampled,
+            "arrived_since": self._arrived_since,
             "generator": self.generator.get_state(),
         }
 
@@ -142,8 +152,11 @@ class MemoryBank:
         self, state: Mapping[str, Any], read: Callable[[Int[Tensor, " n"]], Batch]
     ) -> None:
         """Hold what the bank that wrote ``state`` held; ``read`` gives the examples of draws."""
+        self._examples = read(state["draw"]) if len(state["draw"]) else {}
         self._scores = state["scores"]
+        if self._examples:  # a checkpoint is loaded elsewhere than where they are
+            self._scores = self._scores.to(self._examples["draw"].device)
         self._weights_step = state["weights_step"]
         self._times_sampled = state["times_sampled"]
-        self._examples = read(state["draw"]) if len(state["draw"]) else {}
+        self._arrived_since = state["arrived_since"]
         self.generator.set_state(state["generator"].cpu())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import nn
 
 from superbatch.actors.scorers import JointScorer, LossScorer, Scorer
@@ -19,7 +20,7 @@ from superbatch.flops import Prices
 from superbatch.joint import JointBank
 from superbatch.learner import Learner, Optimisation, ThroughModel, warmup_cosine
 from superbatch.models.flexi import AtPatch, MixedResolution
-from superbatch.orders import order_rows, read_order
+from superbatch.orders import batch_starts, order_rows, read_order
 from superbatch.problems import Problem
 from superbatch.references import Reference
 from superbatch.seeds import derived_seed, generator
@@ -65,21 +66,34 @@ def stream_of(config: Config, problem: Problem, batch_size: int, view: View) -> 
         return uniform_stream_of(config, problem, batch_size, "super-batches", view)
     order = read_order(Path(config.data.order))
     rows = order_rows(order, problem.examples, problem.rows)
-    refuse_short_order(config, len(order))
+    starts = batch_starts(order, config.select.sub_batch_size)
+    refuse_short_order(config, len(order), starts)
     return OrderedStream(
         problem.examples,
         rows,
         order.draws,
+        starts,
         batch_size=batch_size,
         view=view,
         workers=config.data.workers,
     )
 
 
-def refuse_short_order(config: Config, length: int) -> None:
-    """Raise ``ConfigError`` where the run would learn from more examples than the order has."""
+def refuse_short_order(
+    config: Config, length: int, starts: Int64[np.ndarray, " batches"] | None
+) -> None:
+    """Raise ``ConfigError`` where the run would learn from more examples than the order has.
+
+    ``length`` is that of the order, and ``starts`` are those of its batches where it has its own.
+    """
     batch = config.select.sub_batch_size
-    if config.steps * batch > length:
+    if starts is not None and config.steps > len(starts):
+        raise ConfigError(
+            f"--data.order {config.data.order} is {len(starts)} steps of its run and "
+            f"{config.steps} are wanted; set --steps to at most {len(starts)}, or make a longer "
+            "order with superbatch order"
+        )
+    if starts is None and config.steps * batch > length:
         raise ConfigError(
             f"--data.order {config.data.order} has {length} examples and {config.steps} steps of "
             f"{batch} learn from {config.steps * batch}; set --steps to at most {length // batch}, "
@@ -122,6 +136,7 @@ def bank_of(config: Config) -> MemoryBank | JointBank:
     return MemoryBank(
         select.super_batch_size * select.bank_super_batches,
         generator=draws,
+        super_batches=select.bank_super_batches,
         temperature=select.temperature,
         max_times_sampled=select.max_times_sampled,
     )

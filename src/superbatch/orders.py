@@ -3,7 +3,8 @@
 An order is one parquet file: at each position the id of the example to learn from. A *replay* order
 is what one run chose, draw by draw. A *policy* order keeps of one or more runs only how often and
 when each example was chosen, and so fits any number of examples. The step's batch is the next ``b``
-positions, whatever ``b`` is.
+positions, whatever ``b`` is; but a replay in batches of the run's own size has the run's own steps
+(`batch_starts`), of which broken images or duplicates may have left some short.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import superbatch
 from superbatch.chosen import Record, read_chosen
 from superbatch.curriculum import policy
 from superbatch.errors import ConfigError, DataError, RunError
-from superbatch.integers import read_about, read_integers, write_integers
+from superbatch.integers import read_about, read_integers, unsaid, write_integers
 from superbatch.run import RunFolder
 from superbatch.sources.stream import Readable
 from superbatch.tables.fingerprint import fingerprint
@@ -122,7 +123,10 @@ def write_order(order: Order, path: Path) -> None:
 
 def read_order(path: Path) -> Order:
     """The order in ``path``. Raises ``DataError`` if it is none, of unknown kind, or broken."""
-    about = read_about(path, kind="order")
+    said = ("kind", "examples", "fingerprint", "runs", "superbatch")
+    about = read_about(path, kind="order", fields=said)
+    if not _are_runs(about["runs"]):
+        raise DataError(unsaid(path, "runs"))
     kind: Kind = about["kind"]
     if kind not in get_args(Kind):
         raise DataError(
@@ -143,6 +147,15 @@ def read_order(path: Path) -> Order:
         steps=columns.get("step"),
         fingerprint=about["fingerprint"],
         about={name: about[name] for name in ("runs", "superbatch")},
+    )
+
+
+def _are_runs(runs: object) -> bool:
+    """Whether ``runs`` is at least one run with its configuration, as messages quote it."""
+    return (
+        isinstance(runs, list)
+        and len(runs) > 0
+        and all(isinstance(run, dict) and isinstance(run.get("config"), dict) for run in runs)
     )
 
 
@@ -178,6 +191,22 @@ def order_rows(
             f"{_split_of(order)}"
         )
     return rows
+
+
+def batch_starts(order: Order, batch_size: int) -> Int64[np.ndarray, " batches"] | None:
+    """Where the steps of the run begin in its replay; None: each ``batch_size`` positions are one.
+
+    They are taken over in batches of the run's own size, and only where one of them was short.
+    """
+    if order.steps is None:
+        return None
+    starts = np.flatnonzero(np.diff(order.steps, prepend=0))
+    sizes = np.diff(starts, append=len(order))
+    largest = int(sizes.max(initial=0))
+    select = order.about["runs"][0]["config"].get("select", {})
+    if not largest <= batch_size == select.get("sub_batch_size", largest):
+        return None
+    return starts if (sizes < batch_size).any() else None
 
 
 def _some(ids: Int64[np.ndarray, " m"], order: Order) -> str:

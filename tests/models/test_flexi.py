@@ -158,6 +158,13 @@ def test_the_gradient_of_the_patch_embedding_is_the_resizes_transpose():
     )
 
 
+def test_a_view_is_where_its_model_is():
+    """The meta device stands for any other than the CPU."""
+    view = AtPatch(vit().to("meta"), 8)
+    assert view.resize.device.type == "meta"
+    assert view(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, 5)
+
+
 def test_modes_reach_the_view():
     model = vit()
     model.head_drop = nn.Dropout(0.9)

@@ -56,6 +56,27 @@ def test_without_draws_the_position_is_the_draw():
     assert ids([again]) == [[4, 7, 9]]
 
 
+def test_batches_that_begin_where_a_run_began_its_steps():
+    stream = ordered(starts=np.array([0, 3, 5, 8]))
+    assert len(stream) == 4
+    batches = list(stream)
+    assert ids(batches) == [[7, 2, 2], [9, 0], [5, 1, 7], [3, 4]]
+    assert batches[1]["draw"].tolist() == [40, 41]
+    assert stream.state_dict() == {"step": 4, "skipped": []}
+    stream.load_state_dict({"step": 2, "skipped": []})
+    assert ids(stream) == [[5, 1, 7], [3, 4]]
+
+
+def test_an_order_of_one_short_batch_is_one_batch():
+    assert len(ordered(starts=np.array([0]), batch_size=11)) == 1
+
+
+def test_ranks_share_short_batches():
+    starts = np.array([0, 3, 7])
+    parts = [ids(ordered(starts=starts, batch_size=4, rank=rank, world=2)) for rank in range(2)]
+    assert parts == [[[7, 2], [9, 5], [7, 4]], [[2], [0, 1], [3]]]
+
+
 def test_a_recorded_draw_shows_the_same_pixels():
     view = augmentation(flip=True, crop_padding=1, rand_augment=False, seed=1)
     run = Stream(numbered(10), np.arange(10), batch_size=32, seed=0, view=view)
@@ -105,7 +126,8 @@ def test_ranks_share_every_batch_and_go_on_where_they_were(world, share, stop, r
 
 @pytest.mark.slow
 def test_workers_read_the_same_to_the_end():
-    here, there = ordered(), ordered(workers=2)
+    starts = np.array([0, 3, 5])
+    here, there = ordered(starts=starts), ordered(workers=2, starts=starts)
     for ours, theirs in zip(here, there, strict=True):
         assert equal(ours, theirs)
     assert there.state_dict() == here.state_dict() == {"step": 3, "skipped": []}

@@ -258,7 +258,7 @@ def test_a_header_cannot_make_us_allocate():
     bomb[at + 5 : at + 9] = b"\xff\xdc\xff\xdc"  # 65,500 x 65,500 pixels, 12.9 GB
     behind = bytes(bomb[:2]) + b"\xff\xff\xff" + bytes(bomb[3:])  # fill bytes are allowed
     hidden = bytes(bomb[:2]) + b"\0junk\0" + bytes(bomb[2:])
-    assert decoded([bytes(bomb), behind, hidden, jpeg(5)])[:3] == [None] * 3
+    assert list(decoded([bytes(bomb), behind, hidden, jpeg(5)]))[:3] == [None] * 3
 
 
 # Where shards are

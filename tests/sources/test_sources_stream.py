@@ -179,9 +179,18 @@ def test_too_many_broken_images_stop_decoding_up_front():
     told = []
     examples = in_memory(broken_rows(200, {17, 20}), lambda done, total: told.append((done, total)))
     assert told == [(200, 200)]
-    assert len(examples) == 198
     assert examples.skipped == {1017, 1020}
-    assert examples.read(np.array([17]))["id"].tolist() == [1018]
+
+
+def test_what_is_kept_in_memory_is_what_would_be_read():
+    read = broken_rows(200, {17, 20})
+    kept = in_memory(broken_rows(200, {17, 20}))
+    assert kept.ids.tolist() == read.ids.tolist()
+    assert kept.fingerprint == read.fingerprint
+    rows = np.array([21, 17, 0, 199, 20, 21, 18])
+    assert equal(kept.read(rows), read.read(rows))
+    assert kept.read(rows)["id"].tolist() == [1021, 1000, 1199, 1021, 1018]
+    assert kept.skipped == read.skipped == {1017, 1020}
 
 
 def test_a_batch_of_broken_images_only_is_refused():

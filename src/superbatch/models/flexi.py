@@ -58,7 +58,8 @@ class AtPatch(nn.Module):
         self._tower = _only_tower(model)
         self._grid = patches_per_side(patch, self._tower.grid * self._tower.patch)
         resize = pseudo_inverse_resize(self._tower.patch, patch)
-        self.register_buffer("resize", resize, persistent=False)
+        where = next(model.parameters()).device
+        self.register_buffer("resize", resize.to(where), persistent=False)
 
     def forward(self, *inputs: Tensor) -> Any:
         """What ``model`` gives, over patches of ``patch`` pixels."""
@@ -96,7 +97,7 @@ class AtPatch(nn.Module):
         self, weight: Float[Tensor, "width c own own"]
     ) -> Float[Tensor, "width c at at"]:
         with _full_precision(weight.device):
-            resize = self.resize.to(weight.dtype)
+            resize = self.resize.to(weight)
             resized: Tensor = torch.einsum("ocij,iy,jx->ocyx", weight, resize, resize)
             return resized
 

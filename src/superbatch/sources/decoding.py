@@ -3,7 +3,7 @@
 import io
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,23 +23,25 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 """Markers of the segments that may come before it: tables, comments and applications' own."""
 
+_PIXELS_AT_ONCE = 1 << 26
+"""Of JPEGs that are decoded together: 200 MB. One that has more is decoded by itself."""
 
-def decoded(encoded: Sequence[bytes]) -> list[UInt8[Tensor, "3 h w"] | None]:
+
+def decoded(encoded: Sequence[bytes]) -> Iterator[UInt8[Tensor, "3 h w"] | None]:
     """The RGB images that ``encoded`` holds, ``None`` for each that cannot be decoded.
 
+    They are decoded as they are asked for: who makes each smaller holds few large ones at a time.
     Any format that Pillow knows, gray, paletted and CMYK ones too; of an animation the first
     frame. What an image becomes depends on its own bytes alone, never on those beside it. One of
     more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels is not decoded: a file of a few bytes can claim
     to be an image of many gigabytes.
     """
-    jpegs = [row for row, image in enumerate(encoded) if decode_jpeg and _is_plain_jpeg(image)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # decoders warn of odd files and of their own old age
-        found = dict(zip(jpegs, _decoded_jpegs([encoded[row] for row in jpegs]), strict=True))
-        return [
-            found[row] if row in found else _decoded_alone(image)
-            for row, image in enumerate(encoded)
-        ]
+    pixels = [_jpeg_pixels(image) if decode_jpeg else None for image in encoded]
+    for part in _together(pixels):
+        jpegs = [row for row in part if pixels[row] is not None]
+        images = _decoded_jpegs([encoded[row] for row in jpegs])[::-1]  # to pop, and so to free
+        for row in part:
+            yield _decoded_alone(encoded[row]) if pixels[row] is None else images.pop()
 
 
 def resized(images: UInt8[Tensor, "n c h w"], height: int, width: int) -> UInt8[Tensor, "n c H W"]:
@@ -50,13 +52,25 @@ def resized(images: UInt8[Tensor, "n c h w"], height: int, width: int) -> UInt8[
     return torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
+def _together(pixels: Sequence[int | None]) -> Iterator[range]:
+    """Rows, in order, whose JPEGs may be decoded together; None is no JPEG."""
+    start = total = 0
+    for row, count in enumerate(pixels):
+        total += count or 0
+        if total > _PIXELS_AT_ONCE and row > start:
+            yield range(start, row)
+            start, total = row, count or 0
+    yield range(start, len(pixels))
+
+
 def _decoded_jpegs(encoded: Sequence[bytes]) -> list[Tensor | None]:
     """All at once, in half the time of one by one; one by one where a broken one prevents that."""
     if not encoded:
         return []
     tensors = [torch.frombuffer(bytearray(image), dtype=torch.uint8) for image in encoded]
     try:
-        images: list[Tensor | None] = decode_jpeg(tensors, mode=ImageReadMode.RGB)
+        with warnings.catch_warnings(action="ignore"):  # torchvision's, of its own old age
+            images: list[Tensor | None] = decode_jpeg(tensors, mode=ImageReadMode.RGB)
         return images
     except RuntimeError:
         if len(encoded) == 1:
@@ -66,7 +80,8 @@ def _decoded_jpegs(encoded: Sequence[bytes]) -> list[Tensor | None]:
 
 def _decoded_alone(encoded: bytes) -> UInt8[Tensor, "3 h w"] | None:
     try:
-        with Image.open(io.BytesIO(encoded)) as file:
+        # Pillow warns of odd files
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as file:
             if _is_too_large(*file.size):
                 return None
             image: Image.Image = file
@@ -78,24 +93,25 @@ def _decoded_alone(encoded: bytes) -> UInt8[Tensor, "3 h w"] | None:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _is_plain_jpeg(encoded: bytes) -> bool:
-    """Whether it is a JPEG whose header says, as it should, that it is not too large.
+def _jpeg_pixels(encoded: bytes) -> int | None:
+    """How many pixels it has, if it is a JPEG whose header says, as it should, that these are not
+    too many.
 
     torchvision would allocate whatever the header asks for. Of segments up to the frame header all
     but their lengths is passed over; what is odd is left to Pillow.
     """
     if not encoded.startswith(_JPEG):
-        return False
+        return None
     at = 2
     while at + 9 <= len(encoded) and encoded[at] == 0xFF:
         marker = encoded[at + 1]
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", encoded, at + 5)
-            return not _is_too_large(width, height)
+            return None if _is_too_large(width, height) else width * height
         if marker not in _SEGMENTS:
-            return False
+            return None
         at += 2 + int.from_bytes(encoded[at + 2 : at + 4])
-    return False
+    return None
 
 
 def _is_too_large(width: int, height: int) -> bool:

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 _CHECKED_FROM = 1000  # distinct rows read before a share of broken ones means much
 _DECODED_AT_ONCE = 1024
-_HELD_AT_ONCE = 64  # images of whatever size, before they are resized
+_ENCODED_AT_ONCE = 64
 
 
 @runtime_checkable
@@ -62,20 +62,28 @@ class Examples(Protocol):
 
 @final
 class ArrayExamples:
-    """Pixels in memory: reading is one gather."""
+    """Pixels in memory: reading is one gather.
+
+    ``images`` are those of the rows where ``readable``, one after the other; None: of all. A broken
+    image keeps its row, and is missing from what is read: it is the same set as on disk.
+    """
 
     def __init__(
         self,
-        images: UInt8[Tensor, "rows channels height width"],
+        images: UInt8[Tensor, "m channels height width"],
         catalogue: Catalogue,
         *,
-        skipped: frozenset[int] = frozenset(),
+        readable: Bool[np.ndarray, " rows"] | None = None,
     ) -> None:
-        assert len(images) == len(catalogue)
+        if readable is None:
+            readable = np.ones(len(catalogue), dtype=bool)
+        assert len(images) == np.count_nonzero(readable)
         self.images = images
         self.catalogue = catalogue
-        self.skipped = skipped
         self.ids = catalogue.ids
+        self.skipped = frozenset(self.ids[~readable].tolist())
+        self._readable = readable
+        self._place = np.cumsum(readable) - 1
         self.labels = catalogue.labels
         self.class_names = catalogue.class_names
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -85,8 +93,9 @@ class ArrayExamples:
         return len(self.ids)
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Batch:
-        """See `Examples.read`; nothing here is broken."""
-        image = self.images.index_select(0, torch.from_numpy(rows))
+        """See `Examples.read`; too many broken images were refused before."""
+        rows = rows[self._readable[rows]]
+        image = self.images.index_select(0, torch.from_numpy(self._place[rows]))
         return {**self.catalogue.fields(rows), "image": image}
 
 
@@ -145,8 +154,8 @@ class EncodedImages:
         """
         distinct, place = np.unique(rows, return_inverse=True)
         images: list[Tensor | None] = []
-        for start in range(0, len(distinct), _HELD_AT_ONCE):
-            part = distinct[start : start + _HELD_AT_ONCE]
+        for start in range(0, len(distinct), _ENCODED_AT_ONCE):
+            part = distinct[start : start + _ENCODED_AT_ONCE]
             for row, image in zip(part.tolist(), decoded(self.encoded(part)), strict=True):
                 images.append(None if image is None else self._fitting(image, row))
         readable = np.array([image is not None for image in images], dtype=bool)[place]
@@ -195,7 +204,7 @@ class EncodedImages:
 
     def _first_size(self) -> tuple[int, int]:
         for row in range(min(self.count, _CHECKED_FROM)):
-            image = decoded(self.encoded(np.array([row])))[0]
+            (image,) = decoded(self.encoded(np.array([row])))
             if image is not None:
                 return image.shape[1], image.shape[2]
         raise DataError(
@@ -240,16 +249,9 @@ class EncodedExamples:
 
 
 def in_memory(examples: EncodedExamples, progress: Progress | None = None) -> ArrayExamples:
-    """Every image of ``examples`` decoded now; the broken ones are left out of the set.
-
-    Raises ``DataError`` if they are more than 1 % of the set.
-    """
+    """Every image of ``examples`` decoded now. Raises ``DataError`` if over 1 % are broken."""
     images, readable = examples.images.all_decoded(progress)
-    return ArrayExamples(
-        images,
-        examples.catalogue.take(np.flatnonzero(readable)),
-        skipped=frozenset(examples.ids[~readable].tolist()),
-    )
+    return ArrayExamples(images, examples.catalogue, readable=readable)
 
 
 def _one_by_one(encoded: Encoded, rows: Int64[np.ndarray, " n"]) -> list[bytes]:

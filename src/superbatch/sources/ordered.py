@@ -19,8 +19,9 @@ class OrderedStream(Batches):
 
     ``draws`` are the draws that once stood at these positions, so that they are seen as they were
     then; without them the draw at a position is the position. One draw may stand at several
-    positions, always with the same row. How positions make batches, and what the other settings
-    mean, says `Batches`. ``len`` is how many batches there are.
+    positions, always with the same row. ``starts`` are the first positions of the batches,
+    ascending from 0, where these are not all of ``batch_size``. What else positions and the other
+    settings mean, says `Batches`. ``len`` is how many batches there are.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class OrderedStream(Batches):
         examples: Readable,
         rows: Int64[np.ndarray, " positions"],
         draws: Int64[np.ndarray, " positions"] | None = None,
+        starts: Int64[np.ndarray, " batches"] | None = None,
         *,
         batch_size: int,
         view: View = plain,
@@ -38,16 +40,25 @@ class OrderedStream(Batches):
         super().__init__(
             examples, batch_size=batch_size, view=view, workers=workers, rank=rank, world=world
         )
-        if len(rows) < batch_size:
+        if starts is None and len(rows) < batch_size:
             raise ConfigError(
                 f"an order of {len(rows)} examples does not fill one batch of {batch_size}; take "
                 "smaller batches or a longer order"
             )
         self.rows = rows
         self.draws = draws
+        self._bounds = None if starts is None else np.append(starts, len(rows))
 
     def __len__(self) -> int:
+        if self._bounds is not None:
+            return len(self._bounds) - 1
         return len(self.rows) // self.batch_size
+
+    def bounds(self, step: int) -> tuple[int, int]:
+        """See `Batches.bounds`."""
+        if self._bounds is None:
+            return super().bounds(step)
+        return int(self._bounds[step - 1]), int(self._bounds[step])
 
     def steps_from(self, first: int) -> Iterable[int]:
         """From ``first`` to the end of the order."""

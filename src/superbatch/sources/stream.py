@@ -45,9 +45,10 @@ class Readable(Protocol):
 class Batches(ABC):
     """Batches of ``examples`` in some order, cut from its positions 0, 1, 2, ...
 
-    The batch of step ``s`` (from 1) is the positions ``[(s - 1) * batch_size, s * batch_size)``,
-    or of those the ones that this ``rank`` of ``world`` takes in turn, as ``view`` shows them.
-    So resuming is arithmetic. Which draw and which example stand at a position, a stream says.
+    The batch of step ``s`` (from 1) is the positions ``[(s - 1) * batch_size, s * batch_size)``, if
+    a stream does not cut them otherwise (`bounds`), or of those the ones that this ``rank`` of
+    ``world`` takes in turn, as ``view`` shows them. So resuming is arithmetic. Which draw and which
+    example stand at a position, a stream says.
 
     ``workers`` processes read ahead, 0: none; the batches are the same. They live until the
     iterator is closed or forgotten. Examples whose images are broken are missing from their batch.
@@ -96,6 +97,10 @@ class Batches(ABC):
     def positions_of(self, draws: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """A position for each of ``draws``."""
 
+    def bounds(self, step: int) -> tuple[int, int]:
+        """The first position of the batch of ``step``, and the first one after it."""
+        return (step - 1) * self.batch_size, step * self.batch_size
+
     def steps_from(self, first: int) -> Iterable[int]:
         """The steps that there are, from ``first`` on."""
         return count(first)
@@ -133,8 +138,8 @@ class Batches(ABC):
         self._skipped = set(state["skipped"])
 
     def _positions(self, step: int) -> Int64[np.ndarray, " n"]:
-        start = (step - 1) * self.batch_size
-        return np.arange(start + self.rank, start + self.batch_size, self.world, dtype=np.int64)
+        start, stop = self.bounds(step)
+        return np.arange(start + self.rank, stop, self.world, dtype=np.int64)
 
     def _read(self, positions: Int64[np.ndarray, " n"]) -> Batch:
         batch = self._unaccounted(positions)
