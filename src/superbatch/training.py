@@ -289,6 +289,11 @@ class Run:
             self.folder.rewind(0)
             return 0
         state = load_checkpoint(found[-1])
+        if "inputs" not in state:
+            raise CheckpointError(
+                f"{found[-1]} was written by an earlier version, whose memory banks and splits "
+                "were others; go on with that version, or start a new run"
+            )
         refuse_other_inputs(state["inputs"], self._inputs, self.folder.path)
         for role, learner in self.trained.items():
             learner.load_state_dict(state["learners"][role])
