@@ -151,7 +151,9 @@ def scorer_of(
     """What turns a super-batch into scores."""
     task = problem.task
     # A task on pairs is the only one that can be asked for a joint choice (config.check).
-    function = task.embeddings if config.select.joint else task.act_loss  # type: ignore[attr-defined]
+    function: Any = partial(criterion_of(config).measure.of, task)
+    if config.select.joint:
+        function = task.embeddings  # type: ignore[attr-defined]
     through = coarse(config)
     sources: dict[Role, Any] = {
         role: learner.scored(function, through) for role, learner in trained.items()
@@ -188,12 +190,13 @@ def prices_of(
 ) -> dict[Role, Prices]:
     """What one example of each work of each role costs, in FLOPs of a forward pass."""
     models: dict[Role, nn.Module] = {role: learner.model for role, learner in trained.items()}
+    passes = criterion_of(config).measure.forwards
     if reference is not None and reference.model_to_price is not None:
         models["reference"] = reference.model_to_price
     return {
         role: Prices(
             forward=problem.forward_flops(model),
-            score=problem.forward_flops(coarse(config)(model)),
+            score=problem.forward_flops(coarse(config)(model)) * passes,
             learn=problem.forward_flops(mixed(config)(model)),
         )
         for role, model in models.items()

@@ -1,10 +1,11 @@
 """Criteria: which losses make a score (paper, section 3.1).
 
 A criterion is signed weights on per-example losses by role. Which models must run, what scoring
-costs and whose weights the actors need all follow from that one mapping.
+costs and whose weights the actors need all follow from that one mapping. Where something other
+than the loss is weighed, or the sum is not yet the score, a value of the criterion says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_args
@@ -14,17 +15,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from superbatch.errors import ConfigError
+from superbatch.measures import Measure, loss
 from superbatch.types import Batch, LossSource, Role, size
+
+
+Shape = Callable[[Float[Tensor, " B"]], Float[Tensor, " B"]]
+"""From the sums of a super-batch to its scores."""
+
+
+def as_is(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The sums themselves."""
+    return sums
 
 
 @dataclass(frozen=True)
 class Criterion:
     """``score(x) = sum over roles of weight * loss(x | role)``. No role at all: uniform sampling.
 
-    Raises ``ConfigError`` for a role that does not exist.
+    ``measure`` is what stands for the loss, and ``shape`` turns the sums of a whole super-batch
+    into its scores, by their ranks for example. Raises ``ConfigError`` for a role that does not
+    exist.
     """
 
     weights: Mapping[Role, float]
+    measure: Measure = loss
+    shape: Shape = as_is
 
     def __post_init__(self) -> None:
         unknown = set(self.weights) - set(get_args(Role))
@@ -41,12 +56,15 @@ class Criterion:
         return frozenset(self.weights)
 
     def score(self, batch: Batch, losses: Mapping[Role, LossSource]) -> Float[Tensor, " B"]:
-        """Higher = more wanted. Every role sees the same ``batch``; sums are taken in fp32."""
+        """Higher = more wanted. Every role sees the same ``batch``; sums are taken in fp32.
+
+        ``losses`` gives what ``measure`` says of each role.
+        """
         device = batch["id"].device
         score = torch.zeros(size(batch), dtype=torch.float32, device=device)
         for role, weight in self.weights.items():
             score = score + weight * losses[role](batch).float().to(device)
-        return score
+        return self.shape(score)
 
 
 uniform = Criterion({})

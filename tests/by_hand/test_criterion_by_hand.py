@@ -61,3 +61,11 @@ def test_a_criterion_is_a_value():
     weights["reference"] = -1.0
     assert one.roles == {"online"}
     assert one == criterion.hard
+
+
+def test_the_shape_makes_scores_of_the_sums():
+    def halves(sums):
+        return (sums > sums.median()).float()
+
+    shaped = Criterion({"learner": 1.0, "reference": -1.0}, shape=halves)
+    assert shaped.score(BATCH, LOSSES).tolist() == [1.0, 0.0, 0.0]  # of 2.5, 0.5, -1

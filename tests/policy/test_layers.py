@@ -9,7 +9,7 @@ import superbatch
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
     ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
-    ["criterion", "curriculum", "selection", "tasks", "models", "sources"],
+    ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
     ["bank", "joint", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
     ["loop"],
