@@ -213,3 +213,18 @@ def test_all_are_certain_where_all_are_drawn():
 def test_certain_choices_have_no_importance_weights():
     with pytest.raises(ConfigError, match="temperature 0 takes the highest scores for certain"):
         sample_weighted(torch.zeros(3), 1, temperature=0.0)
+
+
+def test_rare_draws_have_the_weights_of_prioritised_replay():
+    # Few of many are drawn nearly with replacement, q = b p. These are what torchrl 0.14.1's
+    # PrioritizedSampler(5, alpha=1, beta=0.4, eps=0) gives for priorities 1, 2, 4, 8, 5; it divides
+    # by the weight of the smallest.
+    theirs = [1.0, 0.7578582763671875, 0.5743491649627686, 0.43527528643608093, 0.5253055691719055]
+    p = torch.tensor([1.0, 2.0, 4.0, 8.0, 5.0]) / 20
+    weights = importance_weights((5 * p).log(), 5, exponent=0.4)
+    assert (weights / weights[0]).tolist() == pytest.approx(theirs, abs=1e-6)
+    # And that is what q is: of 20,000 examples like these five, 40 are drawn.
+    scores = p.log().repeat(4000)
+    index, log_inclusion = sample_weighted(scores, 40, generator=torch.Generator().manual_seed(0))
+    ratio = log_inclusion.exp() / p[index % 5]
+    assert ratio.std() / ratio.mean() < 0.01

@@ -139,6 +139,7 @@ def bank_of(config: Config) -> MemoryBank | JointBank:
         super_batches=select.bank_super_batches,
         temperature=select.temperature,
         max_times_sampled=select.max_times_sampled,
+        importance_exponent=select.importance_exponent,
     )
 
 
@@ -188,11 +189,17 @@ def prices_of(
     trained: Mapping[Role, Learner],
     reference: Reference | None,
 ) -> dict[Role, Prices]:
-    """What one example of each work of each role costs, in FLOPs of a forward pass."""
+    """What one example of each work of each role costs, in FLOPs of a forward pass.
+
+    Raises ``ConfigError`` where the criterion cannot ask a model what it is to ask.
+    """
     models: dict[Role, nn.Module] = {role: learner.model for role, learner in trained.items()}
-    passes = criterion_of(config).measure.forwards
+    criterion = criterion_of(config)
+    passes = criterion.measure.forwards
     if reference is not None and reference.model_to_price is not None:
         models["reference"] = reference.model_to_price
+    for role in criterion.roles & models.keys():
+        criterion.measure.require(problem.task, models[role])
     return {
         role: Prices(
             forward=problem.forward_flops(model),

@@ -1,12 +1,15 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
 from superbatch.config import Config, uses_reference
+from superbatch.criterion import CRITERIA, as_is
 from superbatch.errors import ConfigError
+from superbatch.measures import loss
 
 
 def check(config: Config) -> None:
     """Refuse settings that cannot work together, with a ``ConfigError``."""
     check_selection(config)
+    check_importance(config)
     check_data(config)
     check_reference(config)
     check_pairs(config)
@@ -20,6 +23,12 @@ def check_selection(config: Config) -> None:
             f"--select.sub-batch-size ({select.sub_batch_size}) is larger than "
             f"--select.super-batch-size ({select.super_batch_size}); "
             "the sub-batch is chosen from the super-batch"
+        )
+    criterion = CRITERIA[select.criterion]
+    if select.joint and (criterion.measure != loss or criterion.shape != as_is):
+        raise ConfigError(
+            f"--select.joint chooses by losses of pairs and criterion {select.criterion} by "
+            "something else; take a recipe such as jest"
         )
     if select.joint and select.criterion == "uniform":
         raise ConfigError(
@@ -40,6 +49,25 @@ def check_selection(config: Config) -> None:
             "joint selection chooses within one super-batch, whose embeddings are fresh; "
             f"--select.bank-super-batches is {select.bank_super_batches} and "
             f"--select.max-times-sampled {select.max_times_sampled}: both must be 1"
+        )
+
+
+def check_importance(config: Config) -> None:
+    """Whether there can be importance weights."""
+    select = config.select
+    if select.importance_exponent == 0:
+        return
+    if config.task == "image_text":
+        raise ConfigError(
+            f"--select.importance-exponent {select.importance_exponent} weighs the losses of "
+            f"single examples and in recipe {config.recipe} a pair's loss depends on the others in "
+            "its batch; leave it at 0"
+        )
+    if select.temperature == 0:
+        raise ConfigError(
+            f"--select.importance-exponent {select.importance_exponent} weighs by how likely an "
+            "example was to be drawn, and --select.temperature 0 takes the highest scores for "
+            "certain; give a temperature above 0"
         )
 
 
@@ -105,6 +133,7 @@ def check_pairs(config: Config) -> None:
         "--data.label-noise": config.data.label_noise,
         "--data.truth": config.data.truth,
         "--optimise.label-smoothing": config.optimise.label_smoothing,
+        "--models.dropout": config.models.dropout,
     }
     for flag, value in (only_labels if pairs else only_pairs).items():
         if value:

@@ -64,16 +64,32 @@ class Data(Section):
 class Select(Section):
     """Which examples are learned from."""
 
-    criterion: Literal["uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss"] = (
-        "uniform"
-    )
-    """Which losses make the score."""
+    criterion: Literal[
+        "uniform",
+        "hard",
+        "hard_learner",
+        "easy",
+        "learnability",
+        "rho_loss",
+        "grad_norm",
+        "grad_norm_is",
+        "grad_norm_full",
+        "entropy",
+        "conditional_entropy",
+        "bald",
+        "loss_minus_conditional_entropy",
+        "selective_backprop",
+        "infobatch",
+    ] = "uniform"
+    """Which losses, or other measures, make the score: docs/methods has a card for each."""
     super_batch_size: int = Field(128, ge=1)
     """B, examples scored in a step."""
     sub_batch_size: int = Field(64, ge=1)
     """b, examples learned from in a step."""
     temperature: float = Field(1.0, ge=0)
     """Of the softmax that is drawn from; 0 takes the highest scores."""
+    importance_exponent: float = Field(0.0, ge=0, le=1)
+    """Of the weights that undo the selection in the learn loss: 1 wholly, 0 not (the paper)."""
     bank_super_batches: int = Field(1, ge=1)
     """Capacity of the memory bank; 1 is Algorithm 1, more is replay."""
     max_times_sampled: int = Field(1, ge=1)
@@ -113,6 +129,8 @@ class Models(Section):
     """Scores, and learns what the learner learns."""
     reference: str = "mu-2400/4"
     """Scores; trained beforehand or alongside."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of what each layer, and the head, is shown that dropout hides while they learn."""
 
 
 class ReferenceTraining(Section):

@@ -144,11 +144,12 @@ def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) ->
 
     Ties get the mean of their ranks. 0 where one does not vary.
     """
-    both = torch.stack([_ranks(first), _ranks(second)])
+    both = torch.stack([ranks(first), ranks(second)])
     return float(torch.corrcoef(both)[0, 1].nan_to_num(0.0))
 
 
-def _ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """From 0.5 for the smallest to n - 0.5; ties get the mean of theirs. fp64."""
     ascending = values.sort().values
     below = torch.searchsorted(ascending, values)
     not_above = torch.searchsorted(ascending, values, right=True)

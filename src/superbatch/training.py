@@ -107,7 +107,10 @@ class Run:
         self.ledger = Ledger(build.prices_of(config, problem, self.trained, self.reference))
         self.bank = build.bank_of(config)
         self.recorder = Recorder(
-            folder, rows=config.record.selection, temperature=config.select.temperature
+            folder,
+            rows=config.record.selection,
+            temperature=config.select.temperature,
+            measure=self.criterion.measure.name,
         )
         self.chosen = Chosen(folder, problem.examples)
         self.stream = build.stream_of(

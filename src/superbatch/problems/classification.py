@@ -143,6 +143,7 @@ class ImageClassification:
             channels=channels,
             classes=len(self.class_names),
             seed=derived_seed(self.config.seed, "weights", role),
+            dropout=self.config.models.dropout,
         )
 
 
