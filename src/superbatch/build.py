@@ -21,8 +21,9 @@ from superbatch.joint import JointBank
 from superbatch.learner import Learner, Optimisation, ThroughModel, warmup_cosine
 from superbatch.models.flexi import AtPatch, MixedResolution
 from superbatch.orders import batch_starts, order_rows, read_order
+from superbatch.own_references import Halves, Past
 from superbatch.problems import Problem
-from superbatch.references import Reference
+from superbatch.references import AnyReference, Reference
 from superbatch.seeds import derived_seed, generator
 from superbatch.sources import Stream, augmentation, plain
 from superbatch.sources.ordered import OrderedStream
@@ -143,11 +144,34 @@ def bank_of(config: Config) -> MemoryBank | JointBank:
     )
 
 
+def reference_of(
+    config: Config,
+    problem: Problem,
+    trained: Mapping[Role, Learner],
+    device: torch.device,
+    scored: View,
+) -> AnyReference | None:
+    """The reference that the criterion weighs, where it does not learn in the loop.
+
+    ``scored`` is the view that is scored.
+    """
+    roles = criterion_of(config).roles
+    if "reference" not in roles - trained.keys():
+        return None
+    made = config.reference_training.data
+    if made == "past":
+        role: Role = "online" if "online" in roles else "learner"
+        return Past(config, role, trained[role])
+    if made == "halves":
+        return Halves(config, problem, device)
+    return Reference(config, problem, device, scored)
+
+
 def scorer_of(
     config: Config,
     problem: Problem,
     trained: Mapping[Role, Learner],
-    reference: Reference | None,
+    reference: AnyReference | None,
 ) -> Scorer:
     """What turns a super-batch into scores."""
     task = problem.task
@@ -187,7 +211,7 @@ def prices_of(
     config: Config,
     problem: Problem,
     trained: Mapping[Role, Learner],
-    reference: Reference | None,
+    reference: AnyReference | None,
 ) -> dict[Role, Prices]:
     """What one example of each work of each role costs, in FLOPs of a forward pass.
 

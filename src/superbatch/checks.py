@@ -94,6 +94,13 @@ def check_data(config: Config) -> None:
         )
 
 
+_OWN = {
+    "alongside": "trains its reference alongside the learner",
+    "halves": "trains two references on halves of the data",
+    "past": "takes a model's own past as its reference",
+}
+
+
 def check_reference(config: Config) -> None:
     """Where the reference comes from."""
     given = {"--reference": config.reference, "--reference-data": config.reference_data}
@@ -108,11 +115,22 @@ def check_reference(config: Config) -> None:
                 f"criterion {config.select.criterion} scores without a reference and cannot use "
                 f"{flag} {value}; leave it out, or take a recipe such as classact"
             )
-        if value and config.reference_training.data == "alongside":
+        if value and config.reference_training.data in _OWN:
             raise ConfigError(
-                f"recipe {config.recipe} trains its reference alongside the learner and cannot "
+                f"recipe {config.recipe} {_OWN[config.reference_training.data]} and cannot "
                 f"use {flag} {value}; recipe classact can"
             )
+    made = config.reference_training.data
+    if made == "past" and uses_reference(config) and config.select.criterion == "easy":
+        raise ConfigError(
+            "--reference-training.data past is the past of a model that scores, and criterion easy "
+            "scores with the reference alone; take criterion learnability or rho_loss"
+        )
+    if made == "halves" and (config.task == "image_text" or config.select.joint):
+        raise ConfigError(
+            "--reference-training.data halves scores each example with one of two references, and "
+            f"recipe {config.recipe} learns pairs, which are scored together; take holdout"
+        )
     if all(given.values()):
         raise ConfigError(
             f"--reference {config.reference} is trained already and --reference-data "

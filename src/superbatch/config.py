@@ -43,8 +43,9 @@ class Data(Section):
     """That part's share, where there is no --data.eval-path."""
     holdout_fraction: float = Field(0.0, ge=0, lt=1)
     """Share kept from the learner for a held-out reference."""
-    part: Literal["pool", "holdout"] = "pool"
-    """Which part is trained on; the reference of a held-out recipe trains on the holdout."""
+    part: Literal["pool", "holdout", "first_half", "second_half"] = "pool"
+    """Which part is trained on; the reference of a held-out recipe trains on the holdout, those of
+    a recipe without one on halves of the pool."""
     seed: int = 0
     """Decides the parts and the label noise; the same for every seed of a comparison."""
     image_size: int | None = Field(None, ge=1)
@@ -136,12 +137,16 @@ class Models(Section):
 class ReferenceTraining(Section):
     """How a reference is trained where none is given."""
 
-    data: Literal["pool", "holdout", "alongside"] = "pool"
-    """The learner's data, the held-out part, or the learner's data while the learner trains."""
+    data: Literal["pool", "holdout", "alongside", "halves", "past"] = "pool"
+    """The learner's data, the held-out part, the learner's data while the learner trains, or halves
+    of it for two references, each of which scores the other's; past: none is trained, it is a slow
+    average of the model that it is held against."""
     steps: int | None = Field(None, ge=1)
     """Updates beforehand; none: as many as the learner's."""
     batch_multiple: int = Field(10, ge=1)
     """Alongside: uniform examples per step, in sub-batches (paper, section 4.4)."""
+    past_decay: float = Field(0.99, ge=0, lt=1)
+    """Past: weight of the past in the average, at each step."""
     learning_rate_ratio: float = Field(2.0, gt=0)
     """Alongside: learning rate over the learner's (paper, section 4.4)."""
 

@@ -25,7 +25,7 @@ record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_
 record.log_every record.selection record.tensorboard
 reference reference_data reference_missing
 reference_training.batch_multiple reference_training.data
-reference_training.learning_rate_ratio reference_training.steps
+reference_training.learning_rate_ratio reference_training.past_decay reference_training.steps
 score_view seed
 select.bank_super_batches select.chunks select.criterion select.first_chunk
 select.importance_exponent select.joint

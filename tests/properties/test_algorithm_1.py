@@ -147,7 +147,26 @@ def test_the_ledger_is_what_ran(name, tmp_path):
     pretrained = 3 * b * 5 * price["reference"]
     alongside = 3 * 10 * b * steps * price["reference"]
     score = {role: B * steps * price[role] for role in price}
+    by_learner = learner + score["learner"]
+    ten_passes = learner + 10 * score["learner"]
+    held_out = by_learner + score["reference"] + pretrained
     paper, full = {
+        "train_loss": (by_learner,) * 2,
+        "grad_norm": (by_learner,) * 2,
+        "grad_norm_is": (by_learner,) * 2,
+        "entropy": (by_learner,) * 2,
+        "selective_backprop": (by_learner,) * 2,
+        "infobatch": (by_learner,) * 2,
+        "conditional_entropy": (ten_passes,) * 2,
+        "bald": (ten_passes,) * 2,
+        "loss_minus_conditional_entropy": (ten_passes,) * 2,
+        "irreducible": (learner + score["reference"] + pretrained,) * 2,
+        "boltzmann": (held_out,) * 2,
+        "rho_loss_halves": (held_out + pretrained,) * 2,  # two of them
+        "learnability_past": (
+            learner + score["online"] + score["reference"],
+            learner + score["online"] + score["reference"] + online,
+        ),
         "uniform": (learner, learner),
         "rs2": (learner, learner),
         "hard": (learner + score["online"], learner + score["online"] + online),

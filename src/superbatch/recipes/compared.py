@@ -73,6 +73,21 @@ def boltzmann() -> Config:
     )
 
 
+def rho_loss_halves() -> Config:
+    """RHO-LOSS without a holdout: two references, each scores the half that it has not learned."""
+    return Config(recipe="rho_loss_halves").changed(
+        select={"criterion": "rho_loss", "temperature": 0.0},
+        reference_training={"data": "halves"},
+    )
+
+
+def learnability_past() -> Config:
+    """Learnability with the online model's own past as its reference, which costs no training."""
+    return Config(recipe="learnability_past").changed(
+        select={"criterion": "learnability"}, reference_training={"data": "past"}
+    )
+
+
 def by_learner(name: str, criterion: str, *, dropout: float = 0.0, **select: float) -> Config:
     """A recipe whose score the learner makes alone."""
     return Config(recipe=name).changed(
@@ -92,5 +107,7 @@ COMPARED = (
     infobatch,
     irreducible,
     boltzmann,
+    rho_loss_halves,
+    learnability_past,
 )
 """The recipes here."""
