@@ -3,7 +3,7 @@
 from superbatch.config import Config, uses_reference
 from superbatch.criterion import CRITERIA, as_is
 from superbatch.errors import ConfigError
-from superbatch.measures import loss
+from superbatch.measures import gradient_norm, loss
 
 
 def check(config: Config) -> None:
@@ -29,6 +29,11 @@ def check_selection(config: Config) -> None:
         raise ConfigError(
             f"--select.joint chooses by losses of pairs and criterion {select.criterion} by "
             "something else; take a recipe such as jest"
+        )
+    if config.optimise.compile and criterion.measure == gradient_norm:
+        raise ConfigError(
+            f"criterion {select.criterion} takes models apart by examples and --optimise.compile "
+            "puts them together; leave one out (grad_norm, of the last layer, can be compiled)"
         )
     if select.joint and select.criterion == "uniform":
         raise ConfigError(
