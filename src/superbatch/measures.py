@@ -92,7 +92,7 @@ def output_gradient_norm(task: Task, model: nn.Module, batch: Batch) -> Float[Te
     """Length of the cross-entropy's gradient by the logits, ``softmax - one-hot label``.
 
     In [0, sqrt 2]. Up to a factor that is the same for all it bounds the norm of the whole gradient
-    from above (Katharopoulos & Fleuret 2018, eq. 20), at the price of a forward pass.
+    from above (Katharopoulos & Fleuret 2018), at the price of a forward pass.
     """
     residual = log_probabilities(task, model, batch).exp()
     label = batch["label"][:, None]

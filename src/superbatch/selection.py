@@ -54,7 +54,7 @@ def sample_weighted(
     Likely given the largest perturbed score of those left behind, kappa: an example is among the
     drawn where its own exceeds that, ``q = 1 - exp(-exp(score / temperature - kappa))``. Sums over
     the drawn of ``f / q`` are then, on average, sums over all with a finite score (Kool et al.
-    2019, "Stochastic Beams and Where to Find Them", section 4.1). fp32, 0 where all are drawn.
+    2019, "Stochastic Beams and Where to Find Them"). fp32, 0 where all are drawn.
 
     Raises as ``sample_indices`` does, and ``ConfigError`` for temperature 0, which draws nothing
     by chance.
