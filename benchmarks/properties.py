@@ -236,6 +236,20 @@ def table(out: Path) -> dict[str, Any]:
     }
 
 
+def said(found: dict[str, Any]) -> str:
+    """The means and spreads as rows for docs/results.md."""
+    keys = (*KINDS, "already_right", "already_right_seen", "accuracy")
+    lines = [f"| recipe | seeds | {' | '.join(keys)} |", f"|---|--:|{'--:|' * len(keys)}"]
+    for name, row in found["recipes"].items():
+        cells = [
+            f"{row[key]['mean']:.2f}"
+            + (f" ± {row[key]['std']:.2f}" if row[key]["std"] is not None else "")
+            for key in keys
+        ]
+        lines.append(f"| `{name}` | {len(row['seeds'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def grid(data: Path, out: Path) -> None:
     """Every run that has no part yet, one after the other, each in a process of its own."""
     out.mkdir(parents=True, exist_ok=True)
@@ -267,7 +281,9 @@ def main() -> None:
     elif given.data:
         grid(given.data, given.out)
     if given.table:
-        given.table.write_text(json.dumps(table(given.out), indent=1) + "\n")
+        found = table(given.out)
+        given.table.write_text(json.dumps(found, indent=1) + "\n")
+        print(said(found))
 
 
 if __name__ == "__main__":

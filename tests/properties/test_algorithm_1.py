@@ -191,6 +191,22 @@ def test_the_ledger_is_what_ran(name, tmp_path):
     assert summary["examples_seen"] == (b if name == "uniform" else B) * steps
 
 
+def test_what_is_measured_is_recorded_under_its_name(tmp_path):
+    training.start(tiny("grad_norm_is", tmp_path / "run", steps=2))
+    table = selection(tmp_path / "run")
+    assert table.column_names == ["step", "id", "score", "chosen", "grad_norm/learner"]
+    # The first super-batch is scored by the model as it was drawn from the seed.
+    first = table.slice(0, 32)
+    pixels, labels = digits(first["id"].to_numpy())
+    seed = derived_seed(3, "weights", "learner")
+    model = build_model("mu-1000/4", image_size=8, channels=1, classes=10, seed=seed)
+    logits = model(pixels.float() / 127.5 - 1).detach().requires_grad_()
+    functional.cross_entropy(logits, labels, reduction="sum").backward()
+    norms = logits.grad.norm(dim=1).numpy()
+    assert first["grad_norm/learner"].to_numpy() == pytest.approx(norms, rel=1e-4)
+    assert first["score"].to_numpy() == pytest.approx(np.log(norms), abs=1e-4)
+
+
 @pytest.mark.parametrize("name", ["rho_loss", "classact_ho"])
 def test_a_held_out_reference_never_sees_the_learners_data(name, tmp_path):
     out = tmp_path / "run"
