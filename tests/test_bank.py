@@ -5,7 +5,7 @@ from superbatch.bank import MemoryBank
 from superbatch.build import bank_of
 from superbatch.errors import ConfigError
 from superbatch.recipes import recipe
-from superbatch.selection import sample_indices
+from superbatch.selection import sample_indices, sample_weighted
 
 
 def generator(seed=0):
@@ -120,3 +120,23 @@ def test_interrupted_and_resumed_is_identical():
     second = MemoryBank(8, generator=generator(99))
     second.load_state_dict(state, lambda draws: examples(*draws.tolist()))
     assert begun + list(turns(second, range(3, 8))) == through
+
+
+def test_what_is_drawn_brings_its_importance_weights():
+    examples = {"id": torch.arange(6), "draw": torch.arange(6)}
+    scores = torch.tensor([0.0, 1.0, 2.0, 0.0, -1.0, 0.5])
+
+    def drawn(exponent):
+        bank = MemoryBank(
+            6, generator=torch.Generator().manual_seed(4), importance_exponent=exponent
+        )
+        bank.add(examples, scores)
+        return bank.sample(3)
+
+    plain, weighted = drawn(0.0), drawn(0.5)
+    assert "weight" not in plain.examples
+    assert torch.equal(plain.index, weighted.index)
+    index, log_inclusion = sample_weighted(scores, 3, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(weighted.index, index)
+    expected = (0.5 / log_inclusion.exp()).sqrt()  # 3 of 6 are drawn
+    assert weighted.examples["weight"].tolist() == pytest.approx(expected.tolist())

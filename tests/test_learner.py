@@ -367,3 +367,16 @@ def test_an_update_leaves_the_scale_within_its_bounds():
     learner.step(pairs())
     # Adam's first step is as long as the learning rate.
     assert model.logit_scale.item() in (0.0, pytest.approx(4.6052, abs=1e-4))
+
+
+@pytest.mark.parametrize("micro_batch_size", [0, 5])
+def test_weighted_examples_move_the_weights_by_their_weighted_mean(micro_batch_size):
+    weighted = {**batch(), "weight": torch.linspace(0.2, 3.0, 12)}
+    learner = linear_learner(clip_norm=0.0, micro_batch_size=micro_batch_size)
+    losses = Classification().act_loss(learner.model, batch())
+    expected = (weighted["weight"] * losses).sum() / 12
+    gradient = torch.autograd.grad(expected, list(learner.model.parameters()))
+    loss = learner.step(weighted)
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+    for parameter, wanted in zip(learner.model.parameters(), gradient, strict=True):
+        torch.testing.assert_close(parameter.grad, wanted)

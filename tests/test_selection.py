@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from superbatch.errors import ConfigError, DataError
 from superbatch.selection import (
     effective_sample_size,
+    gumbel,
+    importance_weights,
     kept_gain,
     rank_correlation,
     sample_indices,
+    sample_weighted,
 )
 
 
@@ -150,3 +153,78 @@ def test_rank_correlation_is_spearmans():
     assert rank_correlation(up, up.exp()) == pytest.approx(1.0)
     assert rank_correlation(up, -up) == pytest.approx(-1.0)
     assert rank_correlation(up, torch.zeros(3)) == 0.0
+
+
+def test_a_weighted_draw_is_the_plain_draw():
+    scores = torch.randn(50, generator=torch.Generator().manual_seed(3))
+    plain = sample_indices(scores, 20, generator=torch.Generator().manual_seed(7))
+    index, log_inclusion = sample_weighted(scores, 20, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(index, plain)
+    assert (log_inclusion < 0).all()
+
+
+def test_inclusion_is_the_formula_worked_by_numpy():
+    scores = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
+    noise = gumbel(5, torch.Generator().manual_seed(1)).double().numpy()
+    perturbed = scores.double().numpy() / 0.5 + noise
+    order = np.argsort(-perturbed)
+    chosen, kappa = np.sort(order[:2]), perturbed[order[2]]
+    expected = 1 - np.exp(-np.exp(scores.numpy()[chosen] / 0.5 - kappa))
+    index, log_inclusion = sample_weighted(
+        scores, 2, temperature=0.5, generator=torch.Generator().manual_seed(1)
+    )
+    assert index.tolist() == chosen.tolist()
+    assert log_inclusion.exp().numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_weighted_means_are_unbiased():
+    # Values that rise with the scores: unweighted means of the drawn are far too high.
+    random = torch.Generator().manual_seed(0)
+    scores = torch.randn(60, generator=random)
+    values = scores + torch.randn(60, generator=random)
+    draws = torch.Generator().manual_seed(1)
+    weighted, plain = [], []
+    for _ in range(4000):
+        index, log_inclusion = sample_weighted(scores, 20, generator=draws)
+        weight = importance_weights(log_inclusion, 60, exponent=1.0)
+        weighted.append(float((weight * values[index]).mean()))
+        plain.append(float(values[index].mean()))
+    error = np.std(weighted) / math.sqrt(len(weighted))
+    assert error < 0.01
+    assert abs(np.mean(weighted) - float(values.mean())) < 4 * error
+    assert np.mean(plain) - float(values.mean()) > 40 * error
+
+
+def test_weights_by_hand():
+    # q = 1/2 and 1/4 of 8 examples, 2 drawn: 2 / (8 q) = 1/2 and 1.
+    log_inclusion = torch.tensor([0.5, 0.25]).log()
+    assert importance_weights(log_inclusion, 8, exponent=1.0).tolist() == pytest.approx([0.5, 1.0])
+    half = importance_weights(log_inclusion, 8, exponent=0.5)
+    assert half.tolist() == pytest.approx([math.sqrt(0.5), 1.0])
+    assert importance_weights(log_inclusion, 8, exponent=0.0).tolist() == [1.0, 1.0]
+
+
+def test_all_are_certain_where_all_are_drawn():
+    index, log_inclusion = sample_weighted(torch.tensor([0.0, math.nan, 3.0]), 2)
+    assert index.tolist() == [0, 2]
+    assert log_inclusion.tolist() == [0.0, 0.0]
+
+
+def test_certain_choices_have_no_importance_weights():
+    with pytest.raises(ConfigError, match="temperature 0 takes the highest scores for certain"):
+        sample_weighted(torch.zeros(3), 1, temperature=0.0)
+
+
+def test_rare_draws_have_the_weights_of_prioritised_replay():
+    # Few of many are drawn nearly with replacement, q = b p. These are what torchrl 0.14.1's
+    # PrioritizedSampler(5, alpha=1, beta=0.4, eps=0) gives for priorities 1, 2, 4, 8, 5; it divides
+    # by the weight of the smallest.
+    theirs = [1.0, 0.7578582763671875, 0.5743491649627686, 0.43527528643608093, 0.5253055691719055]
+    p = torch.tensor([1.0, 2.0, 4.0, 8.0, 5.0]) / 20
+    weights = importance_weights((5 * p).log(), 5, exponent=0.4)
+    assert (weights / weights[0]).tolist() == pytest.approx(theirs, abs=1e-6)
+    # And that is what q is: of 20,000 examples like these five, 40 are drawn.
+    scores = p.log().repeat(4000)
+    index, log_inclusion = sample_weighted(scores, 40, generator=torch.Generator().manual_seed(0))
+    ratio = log_inclusion.exp() / p[index % 5]
+    assert ratio.std() / ratio.mean() < 0.01

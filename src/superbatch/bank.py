@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from superbatch.errors import ConfigError
-from superbatch.selection import sample_indices
+from superbatch.selection import importance_weights, sample_indices, sample_weighted
 from superbatch.types import Batch, concat, size, take
 
 
@@ -63,7 +63,8 @@ class MemoryBank:
     They are of the last ``super_batches`` that arrived, however short those came out; None: of as
     many as there is room for. An example is drawn at most ``max_times_sampled`` times. Draws are
     without replacement from ``softmax(scores / temperature)`` over all that may still be drawn;
-    that is also the length.
+    that is also the length. With an ``importance_exponent`` over 0 what is drawn has a field
+    ``"weight"``: see ``importance_weights``.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class MemoryBank:
         super_batches: int | None = None,
         temperature: float = 1.0,
         max_times_sampled: int = 1,
+        importance_exponent: float = 0.0,
     ) -> None:
         most = capacity if super_batches is None else super_batches
         if min(capacity, most, max_times_sampled) < 1:
@@ -85,6 +87,7 @@ class MemoryBank:
         self.super_batches = most
         self.temperature = temperature
         self.max_times_sampled = max_times_sampled
+        self.importance_exponent = importance_exponent
         self.generator = generator
         self._examples: Batch = {}
         self._scores = torch.empty(0)
@@ -123,12 +126,20 @@ class MemoryBank:
         """Draw ``count`` examples; errors are those of ``sample_indices``."""
         available = self._available()
         scores = self._scores[available]
-        index = sample_indices(
-            scores, count, temperature=self.temperature, generator=self.generator
-        )
+        index, more = self._drawn(scores, count)
         rows = available[index.cpu()]
         self._times_sampled[rows] += 1
-        return Draw(take(self._examples, rows), index, scores, self._weights_step[rows])
+        examples = {**take(self._examples, rows), **more}
+        return Draw(examples, index, scores, self._weights_step[rows])
+
+    def _drawn(self, scores: Float[Tensor, " n"], count: int) -> tuple[Int[Tensor, " b"], Batch]:
+        """Which are drawn, and the fields that say more of them."""
+        how: dict[str, Any] = {"temperature": self.temperature, "generator": self.generator}
+        if self.importance_exponent == 0:
+            return sample_indices(scores, count, **how), {}
+        index, log_inclusion = sample_weighted(scores, count, **how)
+        weight = importance_weights(log_inclusion, len(scores), exponent=self.importance_exponent)
+        return index, {"weight": weight}
 
     def _available(self) -> Int[Tensor, " n"]:
         """On the CPU, as all is that is known of the examples besides their scores."""

@@ -21,8 +21,9 @@ from superbatch.joint import JointBank
 from superbatch.learner import Learner, Optimisation, ThroughModel, warmup_cosine
 from superbatch.models.flexi import AtPatch, MixedResolution
 from superbatch.orders import batch_starts, order_rows, read_order
+from superbatch.own_references import Halves, Past
 from superbatch.problems import Problem
-from superbatch.references import Reference
+from superbatch.references import AnyReference, Reference
 from superbatch.seeds import derived_seed, generator
 from superbatch.sources import Stream, augmentation, plain
 from superbatch.sources.ordered import OrderedStream
@@ -139,14 +140,38 @@ def bank_of(config: Config) -> MemoryBank | JointBank:
         super_batches=select.bank_super_batches,
         temperature=select.temperature,
         max_times_sampled=select.max_times_sampled,
+        importance_exponent=select.importance_exponent,
     )
+
+
+def reference_of(
+    config: Config,
+    problem: Problem,
+    trained: Mapping[Role, Learner],
+    device: torch.device,
+    scored: View,
+) -> AnyReference | None:
+    """The reference that the criterion weighs, where it does not learn in the loop.
+
+    ``scored`` is the view that is scored.
+    """
+    roles = criterion_of(config).roles
+    if "reference" not in roles - trained.keys():
+        return None
+    made = config.reference_training.data
+    if made == "past":
+        role: Role = "online" if "online" in roles else "learner"
+        return Past(config, role, trained[role])
+    if made == "halves":
+        return Halves(config, problem, device)
+    return Reference(config, problem, device, scored)
 
 
 def scorer_of(
     config: Config,
     problem: Problem,
     trained: Mapping[Role, Learner],
-    reference: Reference | None,
+    reference: AnyReference | None,
 ) -> Scorer:
     """What turns a super-batch into scores."""
     task = problem.task
@@ -186,13 +211,19 @@ def prices_of(
     config: Config,
     problem: Problem,
     trained: Mapping[Role, Learner],
-    reference: Reference | None,
+    reference: AnyReference | None,
 ) -> dict[Role, Prices]:
-    """What one example of each work of each role costs, in FLOPs of a forward pass."""
+    """What one example of each work of each role costs, in FLOPs of a forward pass.
+
+    Raises ``ConfigError`` where the criterion cannot ask a model what it is to ask.
+    """
     models: dict[Role, nn.Module] = {role: learner.model for role, learner in trained.items()}
-    passes = criterion_of(config).measure.forwards
+    criterion = criterion_of(config)
+    passes = criterion.measure.forwards
     if reference is not None and reference.model_to_price is not None:
         models["reference"] = reference.model_to_price
+    for role in criterion.roles & models.keys():
+        criterion.measure.require(problem.task, models[role])
     return {
         role: Prices(
             forward=problem.forward_flops(model),

@@ -1,12 +1,15 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
 from superbatch.config import Config, uses_reference
+from superbatch.criterion import CRITERIA, as_is
 from superbatch.errors import ConfigError
+from superbatch.measures import gradient_norm, loss
 
 
 def check(config: Config) -> None:
     """Refuse settings that cannot work together, with a ``ConfigError``."""
     check_selection(config)
+    check_importance(config)
     check_data(config)
     check_reference(config)
     check_pairs(config)
@@ -20,6 +23,17 @@ def check_selection(config: Config) -> None:
             f"--select.sub-batch-size ({select.sub_batch_size}) is larger than "
             f"--select.super-batch-size ({select.super_batch_size}); "
             "the sub-batch is chosen from the super-batch"
+        )
+    criterion = CRITERIA[select.criterion]
+    if select.joint and (criterion.measure != loss or criterion.shape != as_is):
+        raise ConfigError(
+            f"--select.joint chooses by losses of pairs and criterion {select.criterion} by "
+            "something else; take a recipe such as jest"
+        )
+    if config.optimise.compile and criterion.measure == gradient_norm:
+        raise ConfigError(
+            f"criterion {select.criterion} takes models apart by examples and --optimise.compile "
+            "puts them together; leave one out (grad_norm, of the last layer, can be compiled)"
         )
     if select.joint and select.criterion == "uniform":
         raise ConfigError(
@@ -40,6 +54,25 @@ def check_selection(config: Config) -> None:
             "joint selection chooses within one super-batch, whose embeddings are fresh; "
             f"--select.bank-super-batches is {select.bank_super_batches} and "
             f"--select.max-times-sampled {select.max_times_sampled}: both must be 1"
+        )
+
+
+def check_importance(config: Config) -> None:
+    """Whether there can be importance weights."""
+    select = config.select
+    if select.importance_exponent == 0:
+        return
+    if config.task == "image_text":
+        raise ConfigError(
+            f"--select.importance-exponent {select.importance_exponent} weighs the losses of "
+            f"single examples and in recipe {config.recipe} a pair's loss depends on the others in "
+            "its batch; leave it at 0"
+        )
+    if select.temperature == 0:
+        raise ConfigError(
+            f"--select.importance-exponent {select.importance_exponent} weighs by how likely an "
+            "example was to be drawn, and --select.temperature 0 takes the highest scores for "
+            "certain; give a temperature above 0"
         )
 
 
@@ -66,6 +99,13 @@ def check_data(config: Config) -> None:
         )
 
 
+_OWN = {
+    "alongside": "trains its reference alongside the learner",
+    "halves": "trains two references on halves of the data",
+    "past": "takes a model's own past as its reference",
+}
+
+
 def check_reference(config: Config) -> None:
     """Where the reference comes from."""
     given = {"--reference": config.reference, "--reference-data": config.reference_data}
@@ -80,11 +120,22 @@ def check_reference(config: Config) -> None:
                 f"criterion {config.select.criterion} scores without a reference and cannot use "
                 f"{flag} {value}; leave it out, or take a recipe such as classact"
             )
-        if value and config.reference_training.data == "alongside":
+        if value and config.reference_training.data in _OWN:
             raise ConfigError(
-                f"recipe {config.recipe} trains its reference alongside the learner and cannot "
+                f"recipe {config.recipe} {_OWN[config.reference_training.data]} and cannot "
                 f"use {flag} {value}; recipe classact can"
             )
+    made = config.reference_training.data
+    if made == "past" and uses_reference(config) and config.select.criterion == "easy":
+        raise ConfigError(
+            "--reference-training.data past is the past of a model that scores, and criterion easy "
+            "scores with the reference alone; take criterion learnability or rho_loss"
+        )
+    if made == "halves" and (config.task == "image_text" or config.select.joint):
+        raise ConfigError(
+            "--reference-training.data halves scores each example with one of two references, and "
+            f"recipe {config.recipe} learns pairs, which are scored together; take holdout"
+        )
     if all(given.values()):
         raise ConfigError(
             f"--reference {config.reference} is trained already and --reference-data "
@@ -105,6 +156,7 @@ def check_pairs(config: Config) -> None:
         "--data.label-noise": config.data.label_noise,
         "--data.truth": config.data.truth,
         "--optimise.label-smoothing": config.optimise.label_smoothing,
+        "--models.dropout": config.models.dropout,
     }
     for flag, value in (only_labels if pairs else only_pairs).items():
         if value:

@@ -43,8 +43,9 @@ class Data(Section):
     """That part's share, where there is no --data.eval-path."""
     holdout_fraction: float = Field(0.0, ge=0, lt=1)
     """Share kept from the learner for a held-out reference."""
-    part: Literal["pool", "holdout"] = "pool"
-    """Which part is trained on; the reference of a held-out recipe trains on the holdout."""
+    part: Literal["pool", "holdout", "first_half", "second_half"] = "pool"
+    """Which part is trained on; the reference of a held-out recipe trains on the holdout, those of
+    a recipe without one on halves of the pool."""
     seed: int = 0
     """Decides the parts and the label noise; the same for every seed of a comparison."""
     image_size: int | None = Field(None, ge=1)
@@ -64,16 +65,32 @@ class Data(Section):
 class Select(Section):
     """Which examples are learned from."""
 
-    criterion: Literal["uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss"] = (
-        "uniform"
-    )
-    """Which losses make the score."""
+    criterion: Literal[
+        "uniform",
+        "hard",
+        "hard_learner",
+        "easy",
+        "learnability",
+        "rho_loss",
+        "grad_norm",
+        "grad_norm_is",
+        "grad_norm_full",
+        "entropy",
+        "conditional_entropy",
+        "bald",
+        "loss_minus_conditional_entropy",
+        "selective_backprop",
+        "infobatch",
+    ] = "uniform"
+    """Which losses, or other measures, make the score: docs/methods has a card for each."""
     super_batch_size: int = Field(128, ge=1)
     """B, examples scored in a step."""
     sub_batch_size: int = Field(64, ge=1)
     """b, examples learned from in a step."""
     temperature: float = Field(1.0, ge=0)
     """Of the softmax that is drawn from; 0 takes the highest scores."""
+    importance_exponent: float = Field(0.0, ge=0, le=1)
+    """Of the weights that undo the selection in the learn loss: 1 wholly, 0 not (the paper)."""
     bank_super_batches: int = Field(1, ge=1)
     """Capacity of the memory bank; 1 is Algorithm 1, more is replay."""
     max_times_sampled: int = Field(1, ge=1)
@@ -113,17 +130,23 @@ class Models(Section):
     """Scores, and learns what the learner learns."""
     reference: str = "mu-2400/4"
     """Scores; trained beforehand or alongside."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of what each layer, and the head, is shown that dropout hides while they learn."""
 
 
 class ReferenceTraining(Section):
     """How a reference is trained where none is given."""
 
-    data: Literal["pool", "holdout", "alongside"] = "pool"
-    """The learner's data, the held-out part, or the learner's data while the learner trains."""
+    data: Literal["pool", "holdout", "alongside", "halves", "past"] = "pool"
+    """The learner's data, the held-out part, the learner's data while the learner trains, or halves
+    of it for two references, each of which scores the other's; past: none is trained, it is a slow
+    average of the model that it is held against."""
     steps: int | None = Field(None, ge=1)
     """Updates beforehand; none: as many as the learner's."""
     batch_multiple: int = Field(10, ge=1)
     """Alongside: uniform examples per step, in sub-batches (paper, section 4.4)."""
+    past_decay: float = Field(0.99, ge=0, lt=1)
+    """Past: weight of the past in the average, at each step."""
     learning_rate_ratio: float = Field(2.0, gt=0)
     """Alongside: learning rate over the learner's (paper, section 4.4)."""
 

@@ -5,6 +5,7 @@ costs and whose weights the actors need all follow from that one mapping. Where 
 than the loss is weighed, or the sum is not yet the score, a value of the criterion says so.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from superbatch import measures
 from superbatch.errors import ConfigError
 from superbatch.measures import Measure, loss
+from superbatch.selection import ranks
 from superbatch.types import Batch, LossSource, Role, size
 
 
@@ -26,6 +29,39 @@ Shape = Callable[[Float[Tensor, " B"]], Float[Tensor, " B"]]
 def as_is(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """The sums themselves."""
     return sums
+
+
+def log(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Their logarithms: at temperature 1 examples are then drawn in proportion to their sums.
+
+    Sums must not be negative; 0 becomes the smallest number that is not, so that it stays finite.
+    """
+    return sums.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def log_percentile(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The logarithm of each sum's percentile, ``(its rank from 0 + 1/2) / B``.
+
+    At temperature T examples are then drawn in proportion to their percentile to the power of 1/T
+    (Selective-Backprop, Jiang et al. 2019). Ties share the mean of their ranks; what is not finite
+    has no rank.
+    """
+    finite = torch.isfinite(sums)
+    order = torch.full_like(sums, torch.nan)
+    order[finite] = (ranks(sums[finite]) / finite.sum()).float()
+    return order.log()
+
+
+def keep_half_below_mean(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """0 from the mean of the finite sums upwards, log(1 - r) with r = 1/2 below it.
+
+    At temperature 1 examples below the mean are half as likely to be drawn (InfoBatch, Qin et al.
+    2023).
+    """
+    finite = torch.isfinite(sums)
+    mean = sums[finite].mean()
+    step = torch.where(sums < mean, math.log(1 - 0.5), 0.0)
+    return torch.where(finite, step, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -74,6 +110,18 @@ easy = Criterion({"reference": -1.0})  # paper, eq. 2
 learnability = Criterion({"online": 1.0, "reference": -1.0})  # paper, eq. 3-4
 rho_loss = Criterion({"learner": 1.0, "reference": -1.0})  # Mindermann et al., eq. 3
 
+# What RHO-LOSS is held against (Mindermann et al. 2022, section 4), all asked of the learner.
+_LEARNER: Mapping[Role, float] = {"learner": 1.0}
+grad_norm = Criterion(_LEARNER, measures.last_layer_gradient_norm)  # Katharopoulos & Fleuret 2018
+grad_norm_is = Criterion(_LEARNER, measures.last_layer_gradient_norm, log)  # drawn p ~ norm
+grad_norm_full = Criterion(_LEARNER, measures.gradient_norm)  # Alain et al. 2015
+entropy = Criterion(_LEARNER, measures.entropy)  # Shannon's, of the prediction
+conditional_entropy = Criterion(_LEARNER, measures.conditional_entropy())
+bald = Criterion(_LEARNER, measures.bald())  # Houlsby et al. 2011; Gal & Ghahramani 2016
+loss_minus_conditional_entropy = Criterion(_LEARNER, measures.loss_minus_conditional_entropy())
+selective_backprop = Criterion(_LEARNER, shape=log_percentile)  # Jiang et al. 2019
+infobatch = Criterion(_LEARNER, shape=keep_half_below_mean)  # Qin et al. 2023
+
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
     {
         "uniform": uniform,
@@ -82,6 +130,15 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "easy": easy,
         "learnability": learnability,
         "rho_loss": rho_loss,
+        "grad_norm": grad_norm,
+        "grad_norm_is": grad_norm_is,
+        "grad_norm_full": grad_norm_full,
+        "entropy": entropy,
+        "conditional_entropy": conditional_entropy,
+        "bald": bald,
+        "loss_minus_conditional_entropy": loss_minus_conditional_entropy,
+        "selective_backprop": selective_backprop,
+        "infobatch": infobatch,
     }
 )
 """The criteria by the name that a configuration gives them."""

@@ -18,8 +18,11 @@ from superbatch.types import ROLES, Batch, size
 class Recorder:
     """Keeps what was seen, learned and chosen, and writes choices to the run folder in parts."""
 
-    def __init__(self, folder: RunFolder, *, rows: str, temperature: float) -> None:
+    def __init__(
+        self, folder: RunFolder, *, rows: str, temperature: float, measure: str = "loss"
+    ) -> None:
         self._folder = folder
+        self._measure = measure
         self._rows = rows
         self._temperature = temperature
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -43,7 +46,8 @@ class Recorder:
                 clean = right.sum()
                 self._clean[name] = self._clean.get(name, torch.zeros_like(clean)) + clean
         if self._rows != "none":
-            self._pending.append((step.number, choices(step, only_chosen=self._rows == "chosen")))
+            rows = choices(step, only_chosen=self._rows == "chosen", measure=self._measure)
+            self._pending.append((step.number, rows))
 
     def row(self, step: Step) -> dict[str, float | int]:
         """The numbers of ``step`` for ``metrics.jsonl``."""
@@ -110,13 +114,16 @@ class Recorder:
         self._not_finite = state["not_finite"]
 
 
-def choices(step: Step, *, only_chosen: bool) -> dict[str, Tensor]:
-    """One row per example scored in ``step``, and per older one that the bank gave."""
+def choices(step: Step, *, only_chosen: bool, measure: str = "loss") -> dict[str, Tensor]:
+    """One row per example scored in ``step``, and per older one that the bank gave.
+
+    What each role said stands under ``measure/role``.
+    """
     scored, draw = step.scored, step.draw
     here, given = scored.examples["draw"], draw.examples["draw"]
     chosen = torch.isin(here, given)
     columns = {"id": scored.examples["id"], "score": scored.scores, "chosen": chosen}
-    columns |= {f"loss/{role}": scored.losses[role] for role in ROLES if role in scored.losses}
+    columns |= {f"{measure}/{role}": scored.losses[role] for role in ROLES if role in scored.losses}
     if only_chosen:
         columns = {name: column[chosen] for name, column in columns.items()}
     if int(chosen.sum()) == len(given):

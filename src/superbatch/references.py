@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -26,6 +26,52 @@ from superbatch.types import Batch, View, size
 
 TrainReference = Callable[[Config, Path, Surroundings], dict[str, Any]]
 """Run a configuration in a folder, or go on with it; its summary."""
+
+
+@runtime_checkable
+class AnyReference(Protocol):
+    """A reference that the run does not train in its loop, wherever it comes from."""
+
+    facts: dict[str, Any]
+    model_to_price: nn.Module | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether a model runs to score with; a table only looks losses up."""
+        ...
+
+    @property
+    def identity(self) -> str | None:
+        """Tells one that is given from any other; none for one that the run makes itself."""
+        ...
+
+    def scored_on_demand(self) -> int:
+        """How many examples a table lacked and a model had to score since this was last asked."""
+        ...
+
+    def ready(self, folder: RunFolder, around: Surroundings, train: TrainReference) -> bool:
+        """Have it ready; whether it had to be trained."""
+        ...
+
+    def scored(
+        self,
+        function: Callable[[nn.Module, Batch], Any],
+        through: Callable[[nn.Module], nn.Module],
+    ) -> Callable[[Batch], Any]:
+        """``function`` of the reference, seen ``through`` a view of it, without a trace."""
+        ...
+
+    def follow(self) -> None:
+        """A step of the run is over."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes while the run goes on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state``."""
+        ...
 
 
 class Reference:
@@ -88,18 +134,17 @@ class Reference:
         if self._table is not None:
             return self._table
         assert self._model is not None  # the run calls ready first
-        return self._traceless(through(self._model), function)
+        return scored_through(self._config, through(self._model), function)
 
-    def _traceless(
-        self, model: nn.Module, function: Callable[[nn.Module, Batch], Any]
-    ) -> Callable[[Batch], Any]:
-        settings = self._config.optimise
-        return traceless(
-            torch.compile(model) if settings.compile else model,  # type: ignore[arg-type]
-            function,
-            micro_batch_size=settings.micro_batch_size,
-            bf16=settings.bf16,
-        )
+    def follow(self) -> None:
+        """It is fixed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: it is on disk."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
 
     def _load(self, path: str) -> nn.Module:
         self._model = self._loaded(path)
@@ -119,7 +164,7 @@ class Reference:
             check_table(self._table, self._problem)
             return None
         model = self._loaded(checkpoint)
-        losses = self._traceless(model, self._problem.task.act_loss)
+        losses = scored_through(self._config, model, self._problem.task.act_loss)
 
         def missing(batch: Batch) -> Any:
             self._looked_up_in_vain += size(batch)
@@ -128,6 +173,19 @@ class Reference:
         self._table = LossTable.open(path, missing=missing)
         check_table(self._table, self._problem)
         return model
+
+
+def scored_through(
+    config: Config, model: nn.Module, function: Callable[[nn.Module, Batch], Any]
+) -> Callable[[Batch], Any]:
+    """``function`` of a frozen model, as the run of ``config`` has models run, without a trace."""
+    settings = config.optimise
+    return traceless(
+        torch.compile(model) if settings.compile else model,  # type: ignore[arg-type]
+        function,
+        micro_batch_size=settings.micro_batch_size,
+        bf16=settings.bf16,
+    )
 
 
 def refuse_unfit_for_tables(config: Config, scored: View) -> None:
@@ -155,17 +213,22 @@ def refuse_unfit_for_tables(config: Config, scored: View) -> None:
         )
 
 
-def reference_config(config: Config, image_size: int) -> Config:
+def reference_config(config: Config, image_size: int, part: str | None = None) -> Config:
     """The run that trains the reference of ``config``: uniform, on its part of the data.
 
-    ``image_size`` is that of the learner's images, which other data is resized to.
+    ``part`` is that, if not the one that the configuration names, and ``image_size`` is that of the
+    learner's images, which other data is resized to.
     """
     training = config.reference_training
     steps = training.steps or config.steps
     uniform = "uniform"
     if config.task == "image_text":
         uniform = "clip" if config.contrastive.loss == "softmax" else "siglip"
-    data = config.data.model_dump() | {"part": training.data, "deduplicate": False, "order": None}
+    data = config.data.model_dump() | {
+        "part": part or training.data,
+        "deduplicate": False,
+        "order": None,
+    }
     if config.reference_data is not None:
         data |= {
             "path": config.reference_data,
@@ -200,15 +263,17 @@ def trained_reference(
     folder: RunFolder,
     around: Surroundings,
     train: TrainReference,
+    part: str | None = None,
 ) -> dict[str, Any]:
     """Train the reference of ``config``, or find it trained: its checkpoint and what it cost.
 
-    It is a run of its own, in ``reference/`` of the run folder or, shared by several runs, in
+    It learns ``part``, if not what the configuration names. It is a run of its own, in
+    ``reference/`` or ``reference-PART/`` of the run folder or, shared by several runs, in
     ``around.references``; each run's ledger still counts it in full.
     """
-    wanted = reference_config(config, problem.examples.image_shape[-1])
+    wanted = reference_config(config, problem.examples.image_shape[-1], part)
     if around.references is None:
-        path = folder.path / "reference"
+        path = folder.path / (f"reference-{part}" if part else "reference")
     else:
         text = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
         path = around.references / hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -3,7 +3,7 @@
 config.json       the resolved configuration; repeats the run exactly
 environment.json  versions, device, git commit, command
 metrics.jsonl     one object a logged step
-selection/        parquet: step, id, score, chosen, loss by role
+selection/        parquet: step, id, score, chosen, loss (or what else is measured) by role
 chosen/           parquet: step, id, draw of what was learned, in that order
 checkpoints/      everything with state, and the final weights
 summary.json      at the end

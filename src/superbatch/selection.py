@@ -4,6 +4,8 @@ Drawn without replacement from ``softmax(scores / temperature)`` by Gumbel top-k
 that no score ever overflows an exponential. See ``docs/adr/0001`` for why without replacement.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -37,6 +39,55 @@ def sample_indices(
     Raises ``ConfigError`` for a negative temperature or for more indices than there are scores,
     ``DataError`` for more than there are finite scores.
     """
+    return _chosen(_perturbed(scores, size, temperature, generator), size)
+
+
+def sample_weighted(
+    scores: Float[Tensor, " B"],
+    size: int,
+    *,
+    temperature: float = 1.0,
+    generator: Generator | None = None,
+) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
+    """What ``sample_indices`` draws, and the log of how likely each was to be among the drawn.
+
+    Likely given the largest perturbed score of those left behind, kappa: an example is among the
+    drawn where its own exceeds that, ``q = 1 - exp(-exp(score / temperature - kappa))``. Sums over
+    the drawn of ``f / q`` are then, on average, sums over all with a finite score (Kool et al.
+    2019, "Stochastic Beams and Where to Find Them"). fp32, 0 where all are drawn.
+
+    Raises as ``sample_indices`` does, and ``ConfigError`` for temperature 0, which draws nothing
+    by chance.
+    """
+    if temperature == 0:
+        raise ConfigError(
+            "importance weights say how likely an example was to be drawn, and temperature 0 takes "
+            "the highest scores for certain; give a temperature above 0, or importance exponent 0"
+        )
+    perturbed = _perturbed(scores, size, temperature, generator)
+    index = _chosen(perturbed, size)
+    kappa = perturbed.index_fill(0, index, -torch.inf).max().double()
+    above = scores.detach()[index].double() / temperature - kappa
+    return index, torch.log(-torch.expm1(-torch.exp(above))).float()
+
+
+def importance_weights(
+    log_inclusion: Float[Tensor, " b"], count: int, *, exponent: float
+) -> Float[Tensor, " b"]:
+    """``(b / (count q)) ** exponent``: about 1 each, and 1 for all where the scores are flat.
+
+    With ``exponent`` 1 the mean over the drawn of ``weight * f`` is on average the mean of ``f``
+    over the ``count`` examples that could be drawn; with 0 every weight is 1 (the paper's way); in
+    between part of the difference is left (Schaul et al. 2015, section 3.4).
+    """
+    share = math.log(len(log_inclusion) / count)
+    return torch.exp(exponent * (share - log_inclusion))
+
+
+def _perturbed(
+    scores: Float[Tensor, " B"], size: int, temperature: float, generator: Generator | None
+) -> Float[Tensor, " B"]:
+    """``scores / temperature`` with Gumbel noise, -inf where not finite; plain at temperature 0."""
     if not temperature >= 0:
         raise ConfigError(f"temperature must be 0 (highest scores) or more; it is {temperature}")
     if not 0 < size <= len(scores):
@@ -48,13 +99,17 @@ def sample_indices(
     if temperature > 0:
         noise = gumbel(len(scores), generator).to(scores.device)
         wanted = torch.add(noise, wanted, alpha=1 / temperature)
-    wanted = wanted.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    best = torch.topk(wanted, size, sorted=False)
+    return wanted.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+
+
+def _chosen(perturbed: Float[Tensor, " B"], size: int) -> Int[Tensor, " b"]:
+    """The ``size`` highest, ascending. ``DataError`` where fewer are finite."""
+    best = torch.topk(perturbed, size, sorted=False)
     if torch.isneginf(best.values).any():
-        finite = int(torch.isfinite(scores).sum())
+        finite = int(torch.isfinite(perturbed).sum())
         raise DataError(
-            f"{size} examples are wanted and only {finite} of {len(scores)} have a finite score; "
-            "a model that scores has diverged, or the data makes its loss infinite"
+            f"{size} examples are wanted and only {finite} of {len(perturbed)} have a finite "
+            "score; a model that scores has diverged, or the data makes its loss infinite"
         )
     return best.indices.sort().values
 
@@ -89,11 +144,12 @@ def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) ->
 
     Ties get the mean of their ranks. 0 where one does not vary.
     """
-    both = torch.stack([_ranks(first), _ranks(second)])
+    both = torch.stack([ranks(first), ranks(second)])
     return float(torch.corrcoef(both)[0, 1].nan_to_num(0.0))
 
 
-def _ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """From 0.5 for the smallest to n - 0.5; ties get the mean of theirs. fp64."""
     ascending = values.sort().values
     below = torch.searchsorted(ascending, values)
     not_above = torch.searchsorted(ascending, values, right=True)

@@ -24,7 +24,7 @@ from superbatch.mirror import Mirror, nowhere, tensorboard
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
 from superbatch.record import Recorder
-from superbatch.references import Reference
+from superbatch.references import AnyReference
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
@@ -101,13 +101,16 @@ class Run:
         same = config.score_view == "same"
         self.learn_view: View = plain if same else view
         self.trained = self._learners()
-        self.reference: Reference | None = None
-        if self.criterion.roles - self.trained.keys():
-            self.reference = Reference(config, problem, self.device, view if same else plain)
+        self.reference = build.reference_of(
+            config, problem, self.trained, self.device, view if same else plain
+        )
         self.ledger = Ledger(build.prices_of(config, problem, self.trained, self.reference))
         self.bank = build.bank_of(config)
         self.recorder = Recorder(
-            folder, rows=config.record.selection, temperature=config.select.temperature
+            folder,
+            rows=config.record.selection,
+            temperature=config.select.temperature,
+            measure=self.criterion.measure.name,
         )
         self.chosen = Chosen(folder, problem.examples)
         self.stream = build.stream_of(
@@ -170,7 +173,7 @@ class Run:
             self._after(step)
         return self._conclude()
 
-    def _count_reference(self, reference: Reference) -> None:
+    def _count_reference(self, reference: AnyReference) -> None:
         """Have the reference ready; what its training took is this run's."""
         if reference.ready(self.folder, self.around, start_or_resume):
             learned = reference.facts["examples_learned"]
@@ -190,6 +193,8 @@ class Run:
     def _after(self, step: Step) -> None:
         """Between two turns: record, evaluate, checkpoint, stop."""
         record, number = self.config.record, step.number
+        if self.reference is not None:
+            self.reference.follow()
         last = number == self.config.steps
         if self.reference is not None and (count := self.reference.scored_on_demand()):
             self.ledger.score({"reference"}, count)
@@ -263,6 +268,7 @@ class Run:
             "step": number,
             "inputs": self._inputs,
             "learners": {role: learner.state_dict() for role, learner in self.trained.items()},
+            "reference": self.reference.state_dict() if self.reference else {},
             "bank": self.bank.state_dict(),
             "stream": self.stream.state_dict(),
             "uniform": {role: stream.state_dict() for role, stream in self.uniform.items()},
@@ -297,6 +303,8 @@ class Run:
         refuse_other_inputs(state["inputs"], self._inputs, self.folder.path)
         for role, learner in self.trained.items():
             learner.load_state_dict(state["learners"][role])
+        if self.reference is not None:
+            self.reference.load_state_dict(state.get("reference", {}))
         self.stream.load_state_dict(state["stream"])
         for role, stream in self.uniform.items():
             stream.load_state_dict(state["uniform"][role])

@@ -292,3 +292,25 @@ def test_what_cannot_work_is_refused_with_a_sentence(words, said, capsys, tmp_pa
     monkeypatch.chdir(tmp_path)
     assert said in refused(capsys, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_measure_can_be_kept_and_chosen_from(folder, tmp_path, capsys):
+    # Selection via proxy: what a small model is most undecided about, as a list of ids.
+    table = tmp_path / "entropy.parquet"
+    score(folder / "small.safetensors", "--measure=entropy", "--out", table)
+    images, _ = digits()
+    model = build_model("mu-2400/4", image_size=8, channels=1, classes=10, seed=0).eval()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images).float() / 127.5 - 1)
+    expected = torch.distributions.Categorical(logits=logits).entropy().numpy()
+    assert pq.read_table(table)["loss"].to_numpy() == pytest.approx(expected, abs=1e-5)
+    assert main(["table", "verify", str(table), "--data.path=digits", "--json"]) == 0
+    ids = tmp_path / "ids.txt"
+    keep = ["--fraction=0.1", "--keep=high", f"--out={ids}"]
+    assert main(["subset", f"--table={table}", *keep, "--json"]) == 0
+    highest = np.sort(np.argsort(-expected, kind="stable")[:180])
+    assert [int(line) for line in ids.read_text().split()] == highest.tolist()
+    said = refused(
+        capsys, "train", "classact", "--score-view=plain", f"--reference={table}", "--out", "x"
+    )
+    assert "was made with the act loss entropy and is to be used with cross_entropy" in said

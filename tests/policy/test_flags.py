@@ -16,7 +16,7 @@ data.eval_label data.eval_path data.evaluation_fraction data.flip
 data.holdout_fraction data.image data.image_size data.label data.label_noise data.memory_gb
 data.order data.part data.path data.rand_augment data.seed data.subset data.truth data.workers
 device
-models.learner models.online models.reference
+models.dropout models.learner models.online models.reference
 optimise.beta2 optimise.bf16 optimise.clip_norm optimise.compile optimise.ema_decay
 optimise.label_smoothing optimise.learning_rate optimise.micro_batch_size
 optimise.warmup_fraction optimise.weight_decay
@@ -25,9 +25,10 @@ record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_
 record.log_every record.selection record.tensorboard
 reference reference_data reference_missing
 reference_training.batch_multiple reference_training.data
-reference_training.learning_rate_ratio reference_training.steps
+reference_training.learning_rate_ratio reference_training.past_decay reference_training.steps
 score_view seed
-select.bank_super_batches select.chunks select.criterion select.first_chunk select.joint
+select.bank_super_batches select.chunks select.criterion select.first_chunk
+select.importance_exponent select.joint
 select.max_times_sampled select.sub_batch_size select.super_batch_size select.temperature
 steps task
 """.split()  # noqa: SIM905 - a list of fifty strings is harder to read

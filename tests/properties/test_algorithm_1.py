@@ -147,7 +147,26 @@ def test_the_ledger_is_what_ran(name, tmp_path):
     pretrained = 3 * b * 5 * price["reference"]
     alongside = 3 * 10 * b * steps * price["reference"]
     score = {role: B * steps * price[role] for role in price}
+    by_learner = learner + score["learner"]
+    ten_passes = learner + 10 * score["learner"]
+    held_out = by_learner + score["reference"] + pretrained
     paper, full = {
+        "train_loss": (by_learner,) * 2,
+        "grad_norm": (by_learner,) * 2,
+        "grad_norm_is": (by_learner,) * 2,
+        "entropy": (by_learner,) * 2,
+        "selective_backprop": (by_learner,) * 2,
+        "infobatch": (by_learner,) * 2,
+        "conditional_entropy": (ten_passes,) * 2,
+        "bald": (ten_passes,) * 2,
+        "loss_minus_conditional_entropy": (ten_passes,) * 2,
+        "irreducible": (learner + score["reference"] + pretrained,) * 2,
+        "boltzmann": (held_out,) * 2,
+        "rho_loss_halves": (held_out + pretrained,) * 2,  # two of them
+        "learnability_past": (
+            learner + score["online"] + score["reference"],
+            learner + score["online"] + score["reference"] + online,
+        ),
         "uniform": (learner, learner),
         "rs2": (learner, learner),
         "hard": (learner + score["online"], learner + score["online"] + online),
@@ -170,6 +189,22 @@ def test_the_ledger_is_what_ran(name, tmp_path):
     assert summary["flops"]["full"] == full
     assert summary["examples_learned"] == b * steps
     assert summary["examples_seen"] == (b if name == "uniform" else B) * steps
+
+
+def test_what_is_measured_is_recorded_under_its_name(tmp_path):
+    training.start(tiny("grad_norm_is", tmp_path / "run", steps=2))
+    table = selection(tmp_path / "run")
+    assert table.column_names == ["step", "id", "score", "chosen", "grad_norm/learner"]
+    # The first super-batch is scored by the model as it was drawn from the seed.
+    first = table.slice(0, 32)
+    pixels, labels = digits(first["id"].to_numpy())
+    seed = derived_seed(3, "weights", "learner")
+    model = build_model("mu-1000/4", image_size=8, channels=1, classes=10, seed=seed)
+    logits = model(pixels.float() / 127.5 - 1).detach().requires_grad_()
+    functional.cross_entropy(logits, labels, reduction="sum").backward()
+    norms = logits.grad.norm(dim=1).numpy()
+    assert first["grad_norm/learner"].to_numpy() == pytest.approx(norms, rel=1e-4)
+    assert first["score"].to_numpy() == pytest.approx(np.log(norms), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rho_loss", "classact_ho"])

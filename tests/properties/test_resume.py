@@ -65,6 +65,10 @@ def stop_after(count):
         ("classact_online", {"reference_training": {"batch_multiple": 2}}),
         ("rho_loss", {"score_view": "plain", "optimise": {"ema_decay": 0.9}}),
         ("uniform", {}),
+        ("rho_loss_halves", {}),
+        ("learnability_past", {"reference_training": {"past_decay": 0.8}}),
+        ("bald", {}),
+        ("grad_norm_is", {}),
     ],
 )
 def test_stopped_and_resumed_is_identical(name, sections, tmp_path):

@@ -56,3 +56,16 @@ def test_bytes_are_brought_to_minus_one_to_one():
 def test_it_is_a_task_whose_examples_do_not_depend_on_each_other():
     assert isinstance(Classification(), Task)
     assert not Classification().coupled
+
+
+def test_weights_multiply_losses_before_the_mean():
+    weighted = {**BATCH, "weight": torch.tensor([0.5, 2.0])}
+    loss = Classification().learn_loss(Logits(), weighted)
+    assert float(loss) == pytest.approx((0.5 * math.log(4 / 3) + 2 * math.log(4)) / 2)
+    assert torch.equal(
+        Classification().act_loss(Logits(), weighted), Classification().act_loss(Logits(), BATCH)
+    )
+    ones = {**BATCH, "weight": torch.ones(2)}
+    for task in (Classification(), Classification(label_smoothing=0.2)):
+        plain = float(task.learn_loss(Logits(), BATCH))
+        assert float(task.learn_loss(Logits(), ones)) == pytest.approx(plain)

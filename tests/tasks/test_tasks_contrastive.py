@@ -242,3 +242,9 @@ def test_a_model_with_a_scale_of_its_own_kind_is_left_alone():
 def test_it_is_a_task_whose_pairs_depend_on_each_other():
     assert isinstance(Contrastive("softmax"), Task)
     assert Contrastive("softmax").coupled
+
+
+def test_pairs_share_their_loss_and_have_no_weights_of_their_own():
+    weighted = {**pairs(4), "weight": torch.ones(4)}
+    with pytest.raises(ConfigError, match="importance weights are of single examples"):
+        Contrastive("softmax").learn_loss(clip(), weighted)

@@ -36,6 +36,9 @@ class Score(BaseModel):
     """The table to write, parquet."""
     append: str | None = None
     """A table of part of the data: only the others are scored, and both are in the new table."""
+    measure: Literal["loss", "grad_norm", "grad_norm_full", "entropy"] = "loss"
+    """What is kept of an example: its loss, the norm of its gradient by the last layer or by all
+    parameters, or how undecided the model is. Only losses can stand for a reference."""
     embeddings: Switch = False
     """Keep the embeddings of pairs too, float16, in a second file beside the table."""
     bf16: Switch = False
@@ -65,6 +68,11 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"--append and --out are both {arguments.out}; give another --out")
     if arguments.append and arguments.embeddings:
         raise ConfigError("--append adds losses only; leave --embeddings out, or score all again")
+    if arguments.embeddings and arguments.measure != "loss":
+        raise ConfigError(
+            f"--embeddings are kept beside losses and --measure is {arguments.measure}; "
+            "leave one out"
+        )
     if arguments.contrastive.score_patch is not None:
         raise ConfigError(
             f"--contrastive.score-patch is {arguments.contrastive.score_patch} and a table holds "

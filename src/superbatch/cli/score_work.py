@@ -13,6 +13,7 @@ from superbatch.cli.score import Score
 from superbatch.config import Config
 from superbatch.errors import ConfigError
 from superbatch.learner import traceless
+from superbatch.measures import MEASURES
 from superbatch.problems import Problem, problem_of
 from superbatch.scoring import Job, blocks_of
 from superbatch.tables import LossTable
@@ -139,10 +140,12 @@ def config_of(arguments: Score, checkpoints: Sequence[str]) -> Config:
 def measure_of(
     column: str, model: nn.Module, task: Task, arguments: Score
 ) -> Callable[[Batch], dict[str, Tensor]]:
-    """The act loss of a batch in ``column`` and, where they are kept, its embeddings."""
+    """What is measured of a batch in ``column`` and, where they are kept, its embeddings."""
+    measure = MEASURES[arguments.measure]
+    measure.require(task, model)
 
     def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {column: task.act_loss(model, batch).float()}
+        return {column: measure.of(task, model, batch).float()}
 
     def both(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(task, Contrastive)

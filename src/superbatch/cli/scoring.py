@@ -160,7 +160,7 @@ def provenance_of(work: Work, command: Sequence[str]) -> Provenance:
         image_size=examples.image_shape[-1],
         precision="bf16" if work.arguments.bf16 else "fp32",
         columns={
-            name: scorer_of(path, work.config, work.problem.task)
+            name: scorer_of(path, work.config, work.problem.task, work.arguments.measure)
             for name, path in work.checkpoints.items()
         },
         library=__version__,
@@ -168,9 +168,9 @@ def provenance_of(work: Work, command: Sequence[str]) -> Provenance:
     )
 
 
-def scorer_of(checkpoint: str, config: Config, task: Task) -> ScoredBy:
+def scorer_of(checkpoint: str, config: Config, task: Task, measure: str) -> ScoredBy:
     """What a column says of its model."""
-    loss, scale = act_loss_of(task)
+    loss, scale = act_loss_of(task) if measure == "loss" else (measure, 1.0)
     if is_open_clip(checkpoint):
         model = checkpoint
     else:

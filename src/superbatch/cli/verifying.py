@@ -1,5 +1,6 @@
 """What ``superbatch table verify`` runs; imports torch, so it is loaded once the flags are good."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from superbatch.cli.scoring import weights_hash
 from superbatch.cli.table import Verify
 from superbatch.config import Config
 from superbatch.errors import CheckpointError
-from superbatch.learner import loss_source
+from superbatch.learner import traceless
+from superbatch.measures import MEASURES, loss
 from superbatch.problems import Problem, problem_of
 from superbatch.tables.check import check_data, recompute, verify_file, verify_weights
 from superbatch.tables.file import TableFile
@@ -41,7 +43,7 @@ def verified(arguments: Verify, path: Path) -> dict[str, Any]:
 def config_of(arguments: Verify, file: TableFile, column: str) -> Config:
     """The settings that the table was made with."""
     scorer = file.provenance.columns[column]
-    pairs = scorer.loss != "cross_entropy"
+    pairs = scorer.loss != "cross_entropy" and scorer.loss not in MEASURES
     config = Config().changed(
         device=arguments.device,
         optimise={"bf16": file.provenance.precision == "bf16"},
@@ -81,10 +83,11 @@ def recomputed(
     verify_weights(table, weights)
     device = build.pick_device(config.device)
     model = problem.load(checkpoint, "reference").to(device).requires_grad_(False)
+    measured = partial(MEASURES.get(table.scorer.loss, loss).of, problem.task)
     count, largest = recompute(
         table,
         problem.examples,
-        loss_source(model, problem.task, bf16=config.optimise.bf16),
+        traceless(model, measured, bf16=config.optimise.bf16),
         sample=arguments.sample,
         batch_size=arguments.batch_size,
         device=device,

@@ -12,13 +12,16 @@ from superbatch.errors import ConfigError
 from superbatch.models.variants import VARIANTS, ViTSize, parse_vit_name, patches_per_side
 
 
-def build_model(name: str, *, image_size: int, channels: int, classes: int, seed: int) -> nn.Module:
+def build_model(
+    name: str, *, image_size: int, channels: int, classes: int, seed: int, dropout: float = 0.0
+) -> nn.Module:
     """A new model: images ``Float[n, channels, image_size, image_size]`` to ``Float[n, classes]``.
 
     ``name`` is ``"SIZE/PATCH"`` from :data:`~superbatch.models.variants.VARIANTS` ("Ti/16",
     "mu-300/4"), which becomes timm's usual ``VisionTransformer`` (weights fit timm's own names); or
     any name that timm knows ("resnet18"). Weights are random, drawn from ``seed`` alone; the
-    global random state is as it was afterwards. ``classes`` = 0 leaves the head out.
+    global random state is as it was afterwards. ``classes`` = 0 leaves the head out. ``dropout``
+    comes after every attention and MLP layer of a ViT of ours and before any head.
 
     Raises ``ConfigError`` for a name nobody knows, a patch that does not divide the image, and
     whatever else the architecture refuses.
@@ -26,9 +29,16 @@ def build_model(name: str, *, image_size: int, channels: int, classes: int, seed
     vit = parse_vit_name(name)
     with seeded(seed):
         if vit is None:
-            return _build_timm(name, image_size, channels, classes)
+            return _build_timm(name, image_size, channels, classes, dropout)
         size, patch = vit
-        return build_vit(size, patch, image_size=image_size, channels=channels, classes=classes)
+        return build_vit(
+            size,
+            patch,
+            image_size=image_size,
+            channels=channels,
+            classes=classes,
+            dropout=dropout,
+        )
 
 
 @contextmanager
@@ -40,7 +50,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_vit(
-    size: ViTSize, patch: int, *, image_size: int, channels: int, classes: int
+    size: ViTSize, patch: int, *, image_size: int, channels: int, classes: int, dropout: float = 0.0
 ) -> nn.Module:
     """timm's usual ``VisionTransformer`` of that size, drawn from the global random state."""
     from timm.models.vision_transformer import VisionTransformer  # slow to import
@@ -55,16 +65,22 @@ def build_vit(
         depth=size.depth,
         num_heads=size.heads,
         mlp_ratio=size.mlp / size.width,
+        drop_rate=dropout,
+        proj_drop_rate=dropout,
     )
     return model
 
 
-def _build_timm(name: str, image_size: int, channels: int, classes: int) -> nn.Module:
+def _build_timm(
+    name: str, image_size: int, channels: int, classes: int, dropout: float
+) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
         raise _unknown(name, timm.list_models())
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if dropout:
+        options["drop_rate"] = dropout
     default = timm.get_pretrained_cfg(name)
     if default is not None and default.fixed_input_size:
         options["img_size"] = image_size

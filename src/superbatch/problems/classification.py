@@ -22,6 +22,7 @@ from superbatch.seeds import derived_seed
 from superbatch.sources import Examples, open_examples, split_rows
 from superbatch.sources.examples import Progress
 from superbatch.sources.noise import with_label_noise
+from superbatch.sources.splits import in_first_half
 from superbatch.tasks import Classification
 from superbatch.types import Batch, Role
 
@@ -48,6 +49,9 @@ class ImageClassification:
             seed=derived_seed(data.seed, "splits"),
         )
         rows = splits.holdout if data.part == "holdout" else splits.pool
+        if data.part in ("first_half", "second_half"):
+            first = in_first_half(examples.ids[rows], seed=derived_seed(data.seed, "halves"))
+            rows = rows[first == (data.part == "first_half")]
         refuse_no_evaluation(data, len(evaluation or splits.evaluation))
         noisy = examples
         if data.label_noise:
@@ -143,6 +147,7 @@ class ImageClassification:
             channels=channels,
             classes=len(self.class_names),
             seed=derived_seed(self.config.seed, "weights", role),
+            dropout=self.config.models.dropout,
         )
 
 

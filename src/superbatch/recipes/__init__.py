@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from superbatch.config import Config
 from superbatch.errors import ConfigError
+from superbatch.recipes.compared import COMPARED
 
 
 def uniform() -> Config:
@@ -125,6 +126,7 @@ RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
             classact,
             classact_ho,
             classact_online,
+            *COMPARED,
             clip,
             siglip,
             active_clip,

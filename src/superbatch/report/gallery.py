@@ -211,7 +211,7 @@ def _tile(choices: Choices, row: int, shown: Mapping[int, _Seen]) -> Tile:
     losses = {
         name.removeprefix("loss/"): value
         for name, value in means.items()
-        if name.startswith("loss/") and np.isfinite(value)
+        if "/" in name and np.isfinite(value)
     }
     return Tile(
         example,

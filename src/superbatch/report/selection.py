@@ -29,7 +29,8 @@ class Choices:
     ``seen`` times scored, ``chosen`` times learned, first at step ``first_chosen`` (`NEVER` where
     never); ``last_step`` is the last one written. ``means`` over the times it was scored:
     ``"score"``, ``"wish"`` (the score in standard deviations of its own step's scores, so that
-    early and late steps compare) and ``"loss/<role>"``. NaN where there was no finite value.
+    early and late steps compare) and ``"loss/<role>"``, or what else was measured. NaN where there
+    was no finite value.
     """
 
     ids: Ids
@@ -108,7 +109,7 @@ def _tables(folder: Path) -> Iterator[pa.Table]:
 
 
 def _rows(table: pa.Table) -> _Sums:
-    roles = [name for name in table.column_names if name.startswith("loss/")]
+    roles = [name for name in table.column_names if "/" in name]
     losses = {name: _column(table, name) for name in roles}
     chosen = np.asarray(table["chosen"].to_numpy(), dtype=bool)
     # A memory bank gives examples that were scored at an earlier step: chosen here, without losses.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64, UInt32, UInt64
 
 
-EPOCH, FLIP, CROP, RAND_AUGMENT = range(4)
+EPOCH, FLIP, CROP, RAND_AUGMENT, HALF = range(5)
 """The streams of `random_bits` in use, one for each thing that is decided at random."""
 
 _MASK = (1 << 64) - 1

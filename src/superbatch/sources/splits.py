@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from superbatch.errors import ConfigError
-from superbatch.sources.permutation import permuted
+from superbatch.sources.permutation import HALF, permuted, random_bits
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,11 @@ class Splits:
     """What only a held-out reference is trained on."""
     evaluation: Int64[np.ndarray, " evaluation"]
     """What nothing is trained on."""
+
+
+def in_first_half(ids: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarray, " n"]:
+    """Which examples are in the first of two random halves, decided by each one's id alone."""
+    return (random_bits(seed, ids, HALF) >> np.uint64(63)).astype(bool)
 
 
 def split_rows(

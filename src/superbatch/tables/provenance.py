@@ -27,7 +27,8 @@ class ScoredBy(_Frozen):
     weights: str
     """SHA-256 of the weights file, in hexadecimal digits."""
     loss: str
-    """The act loss: "cross_entropy", "dot", "contrastive" or "sigmoid_diagonal"."""
+    """The act loss, "cross_entropy", "dot", "contrastive" or "sigmoid_diagonal"; or what else was
+    measured, "grad_norm", "grad_norm_full" or "entropy"."""
     scale: float = 1.0
     """What the loss was multiplied by."""
 

@@ -36,10 +36,18 @@ class Classification:
         return functional.cross_entropy(self.logits(model, batch), batch["label"], reduction="none")
 
     def learn_loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the batch, with the task's label smoothing."""
-        return functional.cross_entropy(
-            self.logits(model, batch), batch["label"], label_smoothing=self.label_smoothing
+        """Mean cross-entropy of the batch, with the task's label smoothing.
+
+        With a field ``"weight"``, Float[n], it is the mean of the weighted ones.
+        """
+        weight = batch.get("weight")
+        losses = functional.cross_entropy(
+            self.logits(model, batch),
+            batch["label"],
+            label_smoothing=self.label_smoothing,
+            reduction="mean" if weight is None else "none",
         )
+        return losses if weight is None else (weight * losses).mean()
 
     def constrain(self, model: nn.Module) -> None:
         """Nothing is bounded."""

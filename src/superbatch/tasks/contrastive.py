@@ -128,8 +128,14 @@ class Contrastive:
         """The mean over the pairs of this rank among those of all ranks.
 
         "softmax" is open_clip's ``ClipLoss``, the average of both directions where the paper
-        (eq. 8) has their sum; "sigmoid" is its ``SigLipLoss``, a sum over the other side.
+        (eq. 8) has their sum; "sigmoid" is its ``SigLipLoss``, a sum over the other side. Raises
+        ``ConfigError`` for importance weights.
         """
+        if "weight" in batch:
+            raise ConfigError(
+                "importance weights are of single examples and the contrastive loss of a pair "
+                "depends on the others in its batch; leave the exponent at 0"
+            )
         found = self.embeddings(model, batch)
         losses = self._image_to_text(found)
         if self.loss == "softmax":  # the sigmoid loss of all rows is that of all columns
