@@ -12,7 +12,7 @@ LAYERS = [
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
     ["bank", "joint", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
-    ["loop"],
+    ["loop", "selector"],
     ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
     ["config", "checks", "problems", "references", "build", "recipes", "training", "scoring"],
     ["report"],

@@ -1,0 +1,128 @@
+"""Schedules as values: when selection by score begins and ends, and settings that change with time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from superbatch.errors import ConfigError
+
+
+Time = int | float
+"""A whole number of steps, or a fraction of all steps: 1 is one step, 1.0 is the end."""
+
+Rest = Literal["uniform", "all"]
+"""What is learned from where scores do not choose: a uniform sub-batch, or the whole super-batch."""
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From ``first`` to ``last``, in a straight line over the time from ``begin`` to ``end``."""
+
+    first: float
+    last: float
+    begin: Time = 0
+    end: Time = 1.0
+
+    def at(self, step: int, steps: int | None) -> float:
+        """The value at ``step``, from 0, of ``steps``."""
+        begin, end = moment(self.begin, steps), moment(self.end, steps)
+        done = 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
+        return self.first + (self.last - self.first) * done
+
+
+Setting = float | int | Ramp
+"""A number, or one that changes with time."""
+
+
+def value_at(setting: Setting, step: int, steps: int | None) -> float:
+    """What ``setting`` is at ``step``, from 0, of ``steps``."""
+    return setting.at(step, steps) if isinstance(setting, Ramp) else float(setting)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Scores choose from ``start`` on and until ``end``; the rest of the time, what is said here.
+
+    A uniform sub-batch has the size that a chosen one would have, so that steps cost the learner
+    the same. ``steps`` is how many super-batches there will be; only fractions need it.
+    """
+
+    start: Time = 0
+    end: Time | None = None
+    before: Rest = "uniform"
+    after: Rest = "uniform"
+    steps: int | None = None
+
+    def rest(self, step: int) -> Rest | None:
+        """What stands in for the choice at ``step``, from 0; none while scores choose."""
+        if step < moment(self.start, self.steps):
+            return self.before
+        return self.after if self.is_over(step) else None
+
+    def is_over(self, step: int) -> bool:
+        """Whether scores will never choose again, from ``step`` on."""
+        return self.end is not None and step >= moment(self.end, self.steps)
+
+
+def moment(time: Time, steps: int | None) -> float:
+    """``time`` in steps, of ``steps``. ``ConfigError`` where a fraction has nothing to be of."""
+    if isinstance(time, int):
+        return time
+    if not 0 <= time <= 1:
+        raise ConfigError(
+            f"a time is a whole number of steps or a fraction from 0.0 to 1.0; it is {time}"
+        )
+    if steps is None:
+        raise ConfigError(
+            f"the schedule says {time:g} of all steps and nobody said how many there are; give "
+            "Schedule(steps=...), or SelectingLoader(..., epochs=...) of a loader with a length"
+        )
+    return time * steps
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The settings of one step. ``rest`` stands in for the choice; none: scores choose."""
+
+    filter_ratio: float
+    temperature: float
+    exponent: float
+    rest: Rest | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of every step."""
+
+    filter_ratio: Setting
+    temperature: Setting
+    exponent: Setting
+    schedule: Schedule
+
+    def at(self, step: int) -> Turn:
+        """The settings of ``step``, from 0. ``ConfigError`` where one is out of its range."""
+        steps = self.schedule.steps
+        turn = Turn(
+            value_at(self.filter_ratio, step, steps),
+            value_at(self.temperature, step, steps),
+            value_at(self.exponent, step, steps),
+            self.schedule.rest(step),
+        )
+        if not 0 <= turn.filter_ratio < 1:
+            raise ConfigError(
+                "filter_ratio is the share of a super-batch that is dropped, 0 or more and below "
+                f"1; {turn.filter_ratio:g} {'keeps nothing' if turn.filter_ratio >= 1 else 'is not'}"
+            )
+        return turn
+
+    def ratios(self) -> tuple[float, ...]:
+        """The filter ratios that there will be, or the first and last of them."""
+        ratio = self.filter_ratio
+        return (ratio.first, ratio.last) if isinstance(ratio, Ramp) else (float(ratio),)
+
+    def keeps_all(self) -> bool:
+        """Whether nothing is ever dropped."""
+        return not isinstance(self.filter_ratio, Ramp) and self.filter_ratio == 0
+
+    def chooses_by_score_after(self, step: int) -> bool:
+        """Whether scores may choose at ``step`` or later."""
+        return not self.keeps_all() and not self.schedule.is_over(step)

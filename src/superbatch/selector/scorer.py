@@ -1,0 +1,70 @@
+"""Scorer: from the user's super-batch to its scores, by the models that the criterion weighs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from superbatch.criterion import Criterion, as_is
+from superbatch.distributed import gather_rows, world
+from superbatch.selector.lens import Lens, Precision
+from superbatch.tables import LossTable
+from superbatch.types import LossSource, Role
+
+
+Seer = nn.Module | LossTable
+"""What tells a loss: a model, or a table in the place of one."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores by ``criterion`` of what ``lens`` shows of ``models``.
+
+    ``together``: sums are shaped into scores over the rows of all ranks, not of each by itself.
+    """
+
+    criterion: Criterion
+    lens: Lens
+    models: Mapping[Role, Seer]
+    how: Precision
+    together: bool = False
+
+    def __call__(
+        self, batch: Any, ids: Int64[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B"], Mapping[Role, Float[Tensor, " B"]]]:
+        """Scores of the rows of ``batch``, and the losses behind them by role."""
+        seen = self.lens.seen(batch, ids)
+        losses = {role: self.losses(role, seen, ids) for role in sorted(self.criterion.roles)}
+        plain = replace(self.criterion, shape=as_is)
+        device = next(iter(losses.values())).device
+        sources = {role: _given(losses[role]) for role in losses}
+        sums = plain.score({"id": ids.to(device)}, sources)
+        return self._shaped(sums), losses
+
+    def losses(self, role: Role, seen: Any, ids: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """What ``role`` says of the rows, fp32."""
+        model = self.models[role]
+        if isinstance(model, LossTable):
+            return model(seen if model.missing is not None else {"id": ids})
+        return self.lens.measured(bare(model), seen, self.how)
+
+    def _shaped(self, sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        if not self.together:
+            return self.criterion.shape(sums)
+        rank, _ = world()
+        everywhere = self.criterion.shape(gather_rows(sums))
+        return everywhere[rank * len(sums) : (rank + 1) * len(sums)]
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """``model`` without the wrapper that would send something when it runs."""
+    inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return inner
+
+
+def _given(losses: Float[Tensor, " B"]) -> LossSource:
+    return lambda batch: losses
