@@ -13,12 +13,13 @@ if TYPE_CHECKING:
         SelectingLoader,
         Selection,
         Selector,
+        per_example,
     )
 
 __version__ = "0.1.0.dev0"
 
 _ROOMS = ("criterion", "selection", "tables", "tasks")
-_FACADE = ("AutoOff", "Ramp", "Schedule", "SelectingLoader", "Selection", "Selector")
+_FACADE = ("AutoOff", "Ramp", "Schedule", "SelectingLoader", "Selection", "Selector", "per_example")
 
 __all__ = [
     "AutoOff",
@@ -28,6 +29,7 @@ __all__ = [
     "Selection",
     "Selector",
     "criterion",
+    "per_example",
     "selection",
     "tables",
     "tasks",

@@ -10,8 +10,17 @@ AutoOff          when to stop scoring
 from superbatch.selector.auto_off import AutoOff
 from superbatch.selector.choice import Selection
 from superbatch.selector.loader import SelectingLoader
+from superbatch.selector.per_example import per_example
 from superbatch.selector.schedule import Ramp, Schedule
 from superbatch.selector.selector import Selector
 
 
-__all__ = ["AutoOff", "Ramp", "Schedule", "SelectingLoader", "Selection", "Selector"]
+__all__ = [
+    "AutoOff",
+    "Ramp",
+    "Schedule",
+    "SelectingLoader",
+    "Selection",
+    "Selector",
+    "per_example",
+]

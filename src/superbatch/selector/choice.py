@@ -9,7 +9,15 @@ from jaxtyping import Float, Int, Int64
 from torch import Generator, Tensor
 
 from superbatch.errors import ConfigError
-from superbatch.selection import importance_weights, sample_indices, sample_weighted
+from superbatch.selection import (
+    effective_sample_size,
+    importance_weights,
+    kept_gain,
+    sample_indices,
+    sample_weighted,
+)
+from superbatch.selector.pytree import take_rows
+from superbatch.selector.schedule import Turn
 from superbatch.types import Role
 
 
@@ -42,9 +50,17 @@ class Choice:
     weights: Float[Tensor, " b"] | None = None
 
 
-def all_rows(count: int) -> Choice:
-    """Every row, for certain."""
-    return Choice(torch.arange(count), torch.ones(count))
+def all_kept(super_batch: Any, count: int, ids: Int64[Tensor, " B"] | None) -> Selection:
+    """All ``count`` rows of ``super_batch``, for certain: the very same object."""
+    return Selection(super_batch, torch.arange(count), torch.ones(count), ids)
+
+
+def kept(super_batch: Any, choice: Choice, ids: Int64[Tensor, " B"] | None) -> Selection:
+    """The rows of ``super_batch`` that were chosen."""
+    index = choice.index
+    kept_ids = None if ids is None else ids[index.to(ids.device)]
+    batch = take_rows(super_batch, index)
+    return Selection(batch, index, choice.probabilities, kept_ids, weights=choice.weights)
 
 
 def uniform_rows(count: int, size: int, generator: Generator) -> Choice:
@@ -56,13 +72,12 @@ def uniform_rows(count: int, size: int, generator: Generator) -> Choice:
 def scored_rows(
     scores: Float[Tensor, " B"],
     size: int,
-    *,
     temperature: float,
     exponent: float,
     generator: Generator,
 ) -> Choice:
     """``size`` rows drawn by ``scores``. Errors are those of ``sample_weighted``."""
-    if temperature == 0 and exponent == 0:
+    if temperature == 0:
         index = sample_indices(scores, size, temperature=0.0)
         return Choice(index, torch.ones(size, device=scores.device))
     index, log_q = sample_weighted(scores, size, temperature=temperature, generator=generator)
@@ -71,6 +86,34 @@ def scored_rows(
         finite = int(torch.isfinite(scores).sum())
         weights = importance_weights(log_q, finite, exponent=exponent)
     return Choice(index, log_q.exp(), weights)
+
+
+@dataclass(frozen=True)
+class Last:
+    """What is remembered of the last choice: no batch, which would keep its memory."""
+
+    turn: Turn
+    index: Int[Tensor, " b"]
+    scores: Float[Tensor, " B"] | None
+
+    def metrics(self) -> dict[str, float]:
+        """Plain numbers; reading them waits for the device.
+
+        ``filter_ratio`` and ``temperature``; where scores chose, ``kept_gain`` and
+        ``effective_sample_size`` of `superbatch.selection`, ``score_std``, and ``not_finite``, the
+        number of scores that are never chosen.
+        """
+        settings = {"filter_ratio": self.turn.filter_ratio, "temperature": self.turn.temperature}
+        if self.scores is None:
+            return settings
+        finite = self.scores[torch.isfinite(self.scores)]
+        flat = effective_sample_size(self.scores, temperature=self.turn.temperature)
+        return settings | {
+            "kept_gain": float(kept_gain(self.scores, self.index)),
+            "effective_sample_size": float(flat),
+            "score_std": float(finite.std(correction=0)),
+            "not_finite": len(self.scores) - len(finite),
+        }
 
 
 def kept_size(count: int, filter_ratio: float) -> int:
@@ -86,7 +129,7 @@ def check_kept(count: int, filter_ratio: float) -> None:
             f"filter_ratio {filter_ratio:g} keeps nothing of a super-batch of {count}; give larger "
             f"super-batches, or at most {_floor((count - 1) / count)} to keep one row"
         )
-    if 0 < filter_ratio and kept_size(count, filter_ratio) == count:
+    if filter_ratio > 0 and kept_size(count, filter_ratio) == count:
         raise ConfigError(
             f"filter_ratio {filter_ratio:g} keeps all of a super-batch of {count}, which then is "
             "scored in vain; give 0 to keep all without scoring, or larger super-batches"

@@ -13,7 +13,7 @@ from superbatch.errors import ConfigError, DataError
 from superbatch.learner import scoring, traceless
 from superbatch.measures import Measure, loss
 from superbatch.selector.pytree import device_of, rows, split_rows
-from superbatch.selector.reading import Read
+from superbatch.selector.reading import Read, whole_numbers
 from superbatch.tasks import Task
 
 
@@ -40,14 +40,20 @@ class Lens(Protocol):
 
     @property
     def name(self) -> str:
-        """What it looks for, in words for messages."""
+        """What looks, in words for messages."""
         ...
 
-    def seen(self, batch: Any, ids: Int64[Tensor, " n"]) -> Any:
+    def seen(self, batch: Any) -> Any:
         """``batch`` as every scoring model sees it."""
         ...
 
-    def measured(self, model: nn.Module, seen: Any, how: Precision) -> Float[Tensor, " n"]:
+    def ids(self, seen: Any) -> Int64[Tensor, " n"] | None:
+        """The ids in what is seen that cannot be found in the batch by name; none for none."""
+        ...
+
+    def measured(
+        self, model: nn.Module, seen: Any, ids: Int64[Tensor, " n"], how: Precision
+    ) -> Float[Tensor, " n"]:
         """One number per row, without a trace on the model or the global random state."""
         ...
 
@@ -57,8 +63,8 @@ class Lens(Protocol):
         """What an update on the kept rows descends."""
         ...
 
-    def classes(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
-        """How many classes the model tells apart; none where there are no classes."""
+    def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
+        """Refuse what a few rows show to be wrong; else how many classes the model tells apart."""
         ...
 
 
@@ -75,36 +81,41 @@ class TaskLens:
         """The task's."""
         return type(self.task).__name__
 
-    def seen(self, batch: Any, ids: Int64[Tensor, " n"]) -> Any:
-        """See `Lens.seen`. Where there is no ``"id"``, ``ids`` are."""
-        fields = dict(self.read(batch))
-        return fields if isinstance(fields.get("id"), Tensor) else {**fields, "id": ids}
+    def seen(self, batch: Any) -> Any:
+        """See `Lens.seen`."""
+        return dict(self.read(batch))
 
-    def measured(self, model: nn.Module, seen: Any, how: Precision) -> Float[Tensor, " n"]:
+    def ids(self, seen: Any) -> Int64[Tensor, " n"] | None:
+        """See `Lens.ids`."""
+        return whole_numbers(seen.get("id"))
+
+    def measured(
+        self, model: nn.Module, seen: Any, ids: Int64[Tensor, " n"], how: Precision
+    ) -> Float[Tensor, " n"]:
         """See `Lens.measured`."""
 
         def of(model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
             return self.measure.of(self.task, model, batch)
 
-        return traceless(model, of, micro_batch_size=how.micro_batch_size, bf16=how.bf16)(seen)
+        run = traceless(model, of, micro_batch_size=how.micro_batch_size, bf16=how.bf16)
+        return run({**seen, "id": ids.to(device_of(seen))})
 
     def learn_loss(
         self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None
     ) -> Float[Tensor, ""]:
-        """The task's learn loss, weighted where it knows of field "weight"."""
-        fields = dict(self.read(batch))
+        """The task's learn loss; it weighs each row by field "weight", where there is one."""
+        fields = self.seen(batch)
         if weights is not None:
-            fields["weight"] = weights
+            fields["weight"] = weights.to(device_of(fields))
         return self.task.learn_loss(model, fields)
 
-    def classes(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
-        """The width of the task's logits for one row."""
+    def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
+        """See `Lens.first_look`: the width of the task's logits, where it has any."""
         logits = getattr(self.task, "logits", None)
         if logits is None:
             return None
-        row = {name: field[:1] for name, field in seen.items()}
-        with scoring(model), how(row):
-            return int(logits(model, row).shape[-1])
+        with scoring(model), how(seen):
+            return int(logits(model, seen).shape[-1])
 
 
 @dataclass(frozen=True)
@@ -118,14 +129,20 @@ class FunctionLens:
         """The function's."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
-    def seen(self, batch: Any, ids: Int64[Tensor, " n"]) -> Any:
+    def seen(self, batch: Any) -> Any:
         """See `Lens.seen`."""
         return batch
 
-    def measured(self, model: nn.Module, seen: Any, how: Precision) -> Float[Tensor, " n"]:
+    def ids(self, seen: Any) -> Int64[Tensor, " n"] | None:
+        """None: what the function makes of the batch is its own."""
+        return None
+
+    def measured(
+        self, model: nn.Module, seen: Any, ids: Int64[Tensor, " n"], how: Precision
+    ) -> Float[Tensor, " n"]:
         """See `Lens.measured`. The function is called for each part by itself."""
+        found = []
         with scoring(model):
-            found = []
             for part in split_rows(seen, how.micro_batch_size):
                 with how(part):
                     found.append(self._losses(model, part))
@@ -138,13 +155,13 @@ class FunctionLens:
         losses = self._losses(model, batch)
         return losses.mean() if weights is None else (losses * weights.to(losses.device)).mean()
 
-    def classes(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
-        """Asked of the function where it can say, as those of `per_example` can."""
-        classes = getattr(self.function, "classes", None)
-        if classes is None:
+    def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
+        """See `Lens.first_look`: what the function itself can tell, as those of `per_example`."""
+        look = getattr(self.function, "first_look", None)
+        if look is None:
             return None
         with scoring(model), how(seen):
-            found: int | None = classes(model, split_rows(seen, 1)[0])
+            found: int | None = look(model, seen)
         return found
 
     def _losses(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
@@ -153,27 +170,30 @@ class FunctionLens:
             return losses.float()
         if isinstance(losses, Tensor) and losses.ndim == 0:
             raise DataError(
-                f"{self.name} gave a single number for {count} rows, a mean or a sum; choosing "
-                "needs the loss of each: use reduction='none', or superbatch.per_example(loss)"
+                f"{self.name} gave a single number for {count} rows, a mean or a sum, and choosing "
+                "needs the loss of each; use reduction='none', or superbatch.per_example(loss)"
             )
         found = type(losses).__name__
         if isinstance(losses, Tensor):
             found = f"{losses.dtype} of shape {tuple(losses.shape)}"
-        raise DataError(f"{self.name} must give one loss for each of {count} rows; it gave {found}")
+        raise DataError(
+            f"{self.name} must give one loss for each of {count} rows, a tensor of floats of shape "
+            f"({count},); it gave {found}"
+        )
 
 
 def lens_of(task: Task | LossFunction, measure: Measure, read: Read) -> Lens:
     """Through ``task``. ``ConfigError`` for a function where the criterion asks for more."""
     if isinstance(task, Task):
         return TaskLens(task, measure, read)
-    if not callable(task):
+    if isinstance(task, nn.Module):
         raise ConfigError(
-            "task must be a Task, such as superbatch.tasks.Classification(), or a function "
-            f"(model, batch) -> one loss per row; it is {type(task).__name__}"
+            f"task is the module {type(task).__name__}, which sees outputs and targets; give "
+            "superbatch.per_example(loss), or a Task such as superbatch.tasks.Classification()"
         )
     if measure != loss:
         raise ConfigError(
             f"this criterion asks for the {measure.name} of each row, which needs a Task such as "
-            f"superbatch.tasks.Classification(); {type(task).__name__} only gives losses"
+            "superbatch.tasks.Classification(); a function only gives losses"
         )
     return FunctionLens(task)

@@ -27,6 +27,11 @@ class SelectingLoader:
     def __init__(
         self, loader: Any, selector: Selector, *, learn: bool = True, epochs: int | None = None
     ) -> None:
+        if selector.plan.exponent != 0:
+            raise ConfigError(
+                f"importance_exponent is {selector.plan.exponent} and a loader gives no weights to "
+                "a loop that does not ask; use selector.pick in the loop, or exponent 0"
+            )
         self.loader = loader
         self.selector = selector
         self.learn = learn
@@ -80,13 +85,11 @@ class SelectingLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loader, or its sampler, which epoch begins, where either wants to know."""
-        for holder in (
-            self.loader,
-            getattr(self.loader, "sampler", None),
-            getattr(self.loader, "batch_sampler", None),
-        ):
-            if hasattr(holder, "set_epoch"):
-                holder.set_epoch(epoch)
+        samplers = (getattr(self.loader, name, None) for name in ("sampler", "batch_sampler"))
+        for holder in (self.loader, *samplers):
+            tell = getattr(holder, "set_epoch", None)
+            if tell is not None:
+                tell(epoch)
                 return
 
     def state_dict(self) -> dict[str, Any]:

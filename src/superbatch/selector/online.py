@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from superbatch.distributed import world
 from superbatch.errors import ConfigError
 from superbatch.learner import parameter_groups
 from superbatch.seeds import derived_seed
+from superbatch.selector.replicas import average_gradients, follow_main
 
 
 LEARNING_RATE = 1e-3
@@ -56,16 +57,16 @@ class OnlineModel:
             self.optimizer.zero_grad(set_to_none=True)
             value = loss(self.model)
             value.backward()  # type: ignore[no-untyped-call]
-            _average_gradients(self.model)
+            average_gradients(self.model)
             if math.isfinite(self._clip_norm):
                 clip_grad_norm_(self.model.parameters(), self._clip_norm)
             self.optimizer.step()
-            _follow_main(self.model.buffers())
+            follow_main(list(self.model.buffers()))
         return value.detach()
 
     def follow_main(self) -> None:
         """Take the weights of rank 0, as replicas must begin alike; for all ranks."""
-        _follow_main([*self.model.parameters(), *self.model.buffers()])
+        follow_main([*self.model.parameters(), *self.model.buffers()])
 
     def to(self, device: torch.device | str) -> None:
         """Move the model and what its optimizer keeps of it."""
@@ -111,23 +112,3 @@ def _own_randomness(device: torch.device, seed: int, step: int) -> Iterator[None
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(own)
         yield
-
-
-def _average_gradients(model: nn.Module) -> None:
-    """Set each gradient to its mean over ranks; one that a rank lacks counts as zeros."""
-    _, ranks = world()
-    if ranks == 1:
-        return
-    learned = [p for p in model.parameters() if p.requires_grad]
-    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in learned]
-    total = torch.cat([gradient.flatten().float() for gradient in own])
-    distributed.all_reduce(total)
-    parts = torch.split(total / ranks, [p.numel() for p in learned])
-    for p, mean in zip(learned, parts, strict=True):
-        p.grad = mean.view_as(p).to(p.dtype)
-
-
-def _follow_main(tensors: Any) -> None:
-    if world()[1] > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor.detach(), src=0)

@@ -19,7 +19,10 @@ from superbatch.errors import DataError
 
 
 def rows(batch: Any) -> int:
-    """How many rows the columns of ``batch`` have. ``DataError`` where they disagree, or for none."""
+    """How many rows the columns of ``batch`` have.
+
+    ``DataError`` where they disagree, and where there are no columns or no rows.
+    """
     found = columns(batch)
     first = next(found, None)
     if first is None:
@@ -34,6 +37,8 @@ def rows(batch: Any) -> int:
                 f"{first[0]} has {count} rows and {path} has {len(column)}; every column of a "
                 "super-batch must have one row for each example"
             )
+    if count == 0:
+        raise DataError(f"{first[0]} has no rows; there is nothing to choose from")
     return count
 
 
@@ -56,8 +61,11 @@ def split_rows(batch: Any, part_size: int) -> list[Any]:
     count = rows(batch)
     if not 0 < part_size < count:
         return [batch]
-    starts = range(0, count, part_size)
-    return [_mapped(batch, lambda column, s=start: column[s : s + part_size]) for start in starts]
+
+    def part(start: int) -> Any:
+        return _mapped(batch, lambda column: column[start : start + part_size])
+
+    return [part(start) for start in range(0, count, part_size)]
 
 
 def columns(batch: Any, path: str = "batch") -> Iterator[tuple[str, Any]]:
@@ -111,9 +119,9 @@ def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
         new = {name: _mapped(part, function) for name, part in batch.items()}
         if type(batch) is dict or not isinstance(batch, MutableMapping):
             return new
-        other = copy.copy(batch)  # its class, and what it holds besides
-        other.update(new)
-        return other
+        like = copy.copy(batch)  # its class, and what it holds besides
+        like.update(new)
+        return like
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         other = copy.copy(batch)  # without running its __init__ again, which may do anything
         for field in dataclasses.fields(batch):

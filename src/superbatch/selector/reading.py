@@ -50,30 +50,30 @@ def usual_fields(batch: Any) -> dict[str, Any]:
     return {name: field for name, field in fields.items() if isinstance(field, Tensor)}
 
 
-def usual_ids(batch: Any) -> Int64[Tensor, " n"] | None:
-    """The field ``id`` or ``ids`` of ``batch``, if it is of whole numbers; else none."""
-    fields = by_name(batch) or {}
-    return _whole_numbers(fields.get("id", fields.get("ids")))
+def ids_of(batch: Any, count: int, find: Callable[[Any], Any] | None) -> Int64[Tensor, " n"] | None:
+    """The ids of the ``count`` rows of ``batch``, as ``find`` finds them, a ``DataError`` if not.
 
-
-def named_ids(ids: Callable[[Any], Any], batch: Any, count: int) -> Int64[Tensor, " n"]:
-    """What ``ids`` finds in ``batch``: a whole number for each of ``count`` rows.
-
-    ``DataError`` where it is something else.
+    Without ``find``, its field ``id`` or ``ids`` where that is of whole numbers; none elsewhere.
     """
-    given = ids(batch)
-    found = _whole_numbers(given)
+    if find is None:
+        fields = by_name(batch) or {}
+        usual = whole_numbers(fields.get("id", fields.get("ids")))
+        return usual if usual is not None and len(usual) == count else None
+    given = find(batch)
+    found = whole_numbers(given)
     if found is None or len(found) != count:
-        told = f"{len(found)} of them" if found is not None else type(given).__name__
+        told = type(given).__name__ if found is None else f"{len(found)} of them"
         raise DataError(
-            f"Selector(ids=...) must find one whole number for each of {count} rows, the same for "
-            f"the same example in every epoch; it found {told}"
+            f"Selector(ids=...) must find one whole number for each of {count} rows, always the "
+            f"same for the same example; it found {told}"
         )
     return found
 
 
-def _whole_numbers(given: Any) -> Int64[Tensor, " n"] | None:
+def whole_numbers(given: Any) -> Int64[Tensor, " n"] | None:
     """``given`` as a vector of whole numbers; none where it is anything else."""
+    if given is None:
+        return None
     try:
         found = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Schedules as values: when selection by score begins and ends, and settings that change with time."""
+"""Schedules as values: when scores choose, and settings that change with time."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Time = int | float
 """A whole number of steps, or a fraction of all steps: 1 is one step, 1.0 is the end."""
 
 Rest = Literal["uniform", "all"]
-"""What is learned from where scores do not choose: a uniform sub-batch, or the whole super-batch."""
+"""What is kept where scores do not choose: a uniform sub-batch, or the whole super-batch."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ Setting = float | int | Ramp
 def value_at(setting: Setting, step: int, steps: int | None) -> float:
     """What ``setting`` is at ``step``, from 0, of ``steps``."""
     return setting.at(step, steps) if isinstance(setting, Ramp) else float(setting)
+
+
+def ends(setting: Setting) -> tuple[float, ...]:
+    """What ``setting`` begins and ends with."""
+    return (setting.first, setting.last) if isinstance(setting, Ramp) else (float(setting),)
 
 
 @dataclass(frozen=True)
@@ -91,33 +96,40 @@ class Turn:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of every step."""
+    """The settings of every step. ``ConfigError`` where one is, or comes, out of its range."""
 
     filter_ratio: Setting
     temperature: Setting
     exponent: Setting
     schedule: Schedule
 
+    def __post_init__(self) -> None:
+        for ratio in self.ratios():
+            if not 0 <= ratio < 1:
+                raise ConfigError(
+                    "filter_ratio is the share of a super-batch that is dropped, 0 or more and "
+                    f"below 1, where nothing would be kept; it is {ratio:g}"
+                )
+        for temperature in ends(self.temperature):
+            if not temperature >= 0 or (temperature == 0 and self.exponent != 0):
+                raise ConfigError(
+                    "temperature must be 0 (highest scores) or more, and above 0 for importance "
+                    f"weights; it is {temperature:g} and importance_exponent {self.exponent}"
+                )
+
     def at(self, step: int) -> Turn:
-        """The settings of ``step``, from 0. ``ConfigError`` where one is out of its range."""
+        """The settings of ``step``, from 0."""
         steps = self.schedule.steps
-        turn = Turn(
+        return Turn(
             value_at(self.filter_ratio, step, steps),
             value_at(self.temperature, step, steps),
             value_at(self.exponent, step, steps),
             self.schedule.rest(step),
         )
-        if not 0 <= turn.filter_ratio < 1:
-            raise ConfigError(
-                "filter_ratio is the share of a super-batch that is dropped, 0 or more and below "
-                f"1; {turn.filter_ratio:g} {'keeps nothing' if turn.filter_ratio >= 1 else 'is not'}"
-            )
-        return turn
 
     def ratios(self) -> tuple[float, ...]:
         """The filter ratios that there will be, or the first and last of them."""
-        ratio = self.filter_ratio
-        return (ratio.first, ratio.last) if isinstance(ratio, Ramp) else (float(ratio),)
+        return ends(self.filter_ratio)
 
     def keeps_all(self) -> bool:
         """Whether nothing is ever dropped."""
