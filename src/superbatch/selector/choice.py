@@ -96,14 +96,17 @@ class Last:
     index: Int[Tensor, " b"]
     scores: Float[Tensor, " B"] | None
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | int]:
         """Plain numbers; reading them waits for the device.
 
         ``filter_ratio`` and ``temperature``; where scores chose, ``kept_gain`` and
         ``effective_sample_size`` of `superbatch.selection`, ``score_std``, and ``not_finite``, the
         number of scores that are never chosen.
         """
-        settings = {"filter_ratio": self.turn.filter_ratio, "temperature": self.turn.temperature}
+        settings: dict[str, float | int] = {
+            "filter_ratio": self.turn.filter_ratio,
+            "temperature": self.turn.temperature,
+        }
         if self.scores is None:
             return settings
         finite = self.scores[torch.isfinite(self.scores)]

@@ -5,13 +5,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from superbatch.errors import ConfigError, DataError
 from superbatch.selector.reading import USUAL_NAMES, by_name
+from superbatch.selector.schedule import check_known
 
 
 SoftTargets = Literal["mixture", "largest"]
@@ -115,8 +116,8 @@ def per_example(
     name = _name(loss)
     if name in _NOT_BY_ROW:
         raise ConfigError(f"{name} compares rows with each other and has no loss of one example")
-    if soft_targets not in (None, *get_args(SoftTargets)):
-        raise ConfigError(f"soft_targets may be 'mixture' or 'largest'; it is {soft_targets!r}")
+    if soft_targets is not None:
+        check_known("soft_targets", soft_targets, SoftTargets)
     if soft_targets == "largest" and name in _BINARY:
         raise ConfigError(
             f"{name} asks for each class by itself, so a mixture has no largest class; give "

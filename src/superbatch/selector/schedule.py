@@ -1,7 +1,7 @@
 """Schedules as values: when scores choose, and settings that change with time."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from superbatch.errors import ConfigError
 
@@ -17,8 +17,8 @@ Rest = Literal["uniform", "all"]
 class Ramp:
     """From ``first`` to ``last``, in a straight line over the time from ``begin`` to ``end``."""
 
-    first: float
-    last: float
+    first: float | int
+    last: float | int
     begin: Time = 0
     end: Time = 1.0
 
@@ -26,7 +26,7 @@ class Ramp:
         """The value at ``step``, from 0, of ``steps``."""
         begin, end = moment(self.begin, steps), moment(self.end, steps)
         done = 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
-        return self.first + (self.last - self.first) * done
+        return float(self.first + (self.last - self.first) * done)
 
 
 Setting = float | int | Ramp
@@ -40,7 +40,8 @@ def value_at(setting: Setting, step: int, steps: int | None) -> float:
 
 def ends(setting: Setting) -> tuple[float, ...]:
     """What ``setting`` begins and ends with."""
-    return (setting.first, setting.last) if isinstance(setting, Ramp) else (float(setting),)
+    found = (setting.first, setting.last) if isinstance(setting, Ramp) else (setting,)
+    return tuple(map(float, found))
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Schedule:
     after: Rest = "uniform"
     steps: int | None = None
 
+    def __post_init__(self) -> None:
+        check_known("Schedule.before", self.before, Rest)
+        check_known("Schedule.after", self.after, Rest)
+
     def rest(self, step: int) -> Rest | None:
         """What stands in for the choice at ``step``, from 0; none while scores choose."""
         if step < moment(self.start, self.steps):
@@ -68,10 +73,17 @@ class Schedule:
         return self.end is not None and step >= moment(self.end, self.steps)
 
 
+def check_known(name: str, value: str | None, known: Any) -> None:
+    """Refuse a ``value`` of ``name`` that is not one of the words of the type ``known``."""
+    if value not in get_args(known):
+        words = " or ".join(map(repr, get_args(known)))
+        raise ConfigError(f"{name} may be {words}; it is {value!r}")
+
+
 def moment(time: Time, steps: int | None) -> float:
     """``time`` in steps, of ``steps``. ``ConfigError`` where a fraction has nothing to be of."""
     if isinstance(time, int):
-        return time
+        return float(time)
     if not 0 <= time <= 1:
         raise ConfigError(
             f"a time is a whole number of steps or a fraction from 0.0 to 1.0; it is {time}"

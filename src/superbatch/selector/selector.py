@@ -28,7 +28,7 @@ from superbatch.selector.lens import LossFunction, Precision, lens_of
 from superbatch.selector.online import OnlineModel
 from superbatch.selector.pytree import device_of, rows
 from superbatch.selector.reading import Read, ids_of, usual_fields
-from superbatch.selector.schedule import Plan, Schedule, Setting, Turn
+from superbatch.selector.schedule import Plan, Schedule, Setting, Turn, check_known
 from superbatch.selector.scorer import Scorer, Seer, bare, weighed
 from superbatch.selector.stopwatch import SPENT, Stopwatch
 from superbatch.tasks import Task
@@ -36,6 +36,10 @@ from superbatch.tasks import Task
 
 _KIND = "superbatch.Selector"
 _OFF = {None: 0, "flat": 1, "slow": 2}
+
+
+Scope = Literal["local", "global"]
+"""Whether scores are shaped over the rows of each rank by itself, or over those of all ranks."""
 
 
 class Selector:
@@ -79,8 +83,9 @@ class Selector:
         seed: int = 0,
         micro_batch_size: int = 0,
         bf16: bool = False,
-        selection: Literal["local", "global"] = "local",
+        selection: Scope = "local",
     ) -> None:
+        check_known("selection", selection, Scope)
         self.plan = Plan(filter_ratio, temperature, importance_exponent, schedule or Schedule())
         self._scorer = Scorer(
             criterion,
@@ -179,7 +184,7 @@ class Selector:
         return self._online.optimizer if self._online else None
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | int]:
         """Plain numbers of the run so far and of the last choice; reading waits for the device.
 
         ``steps``; ``seen`` and ``kept``, rows on this rank; ``off``, 0 while scores choose, 1 or 2
@@ -187,7 +192,7 @@ class Selector:
         ``turn_seconds``, medians of the last 200 steps; ``online_loss``; of the last choice what
         `Last.metrics` says.
         """
-        found: dict[str, float] = {"steps": self.steps, "seen": self.seen, "kept": self.kept}
+        found: dict[str, float | int] = {"steps": self.steps, "seen": self.seen, "kept": self.kept}
         found["off"] = _OFF[self._watch.reason]
         for what in SPENT:
             found[f"{what}_seconds"] = self._stopwatch.median(what)
