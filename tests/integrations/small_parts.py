@@ -1,0 +1,46 @@
+"""Models, data and a selector small enough for other people's trainers to run in a second."""
+
+import torch
+from sklearn.datasets import load_digits
+from superbatch.criterion import learnability
+from superbatch.selector import Selector
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+
+def digits(count):
+    """Images ``[count, 1, 8, 8]`` in [-1, 1], their labels, and which they are."""
+    found = load_digits()
+    images = torch.tensor(found.images[:count], dtype=torch.float32)[:, None] / 8 - 1
+    return TensorDataset(images, torch.tensor(found.target[:count]), torch.arange(count))
+
+
+def classifier(seed, dropout=0.0, width=16):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 10)
+    )
+
+
+def losses(model, batch):
+    """Per example, of a batch that begins with images and labels."""
+    images, labels = batch[0], batch[1]
+    return functional.cross_entropy(model(images), labels, reduction="none")
+
+
+def selector(filter_ratio, task=losses, **others):
+    """Of two small models; the online one has dropout, whose draws must not reach the trainer."""
+    return Selector(
+        **{"online": classifier(1, 0.5, 8), "reference": classifier(2, 0.0, 8)} | others,
+        task=task,
+        criterion=learnability,
+        filter_ratio=filter_ratio,
+        temperature=0.1,
+        seed=3,
+    )
+
+
+def same_weights(first, second):
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
