@@ -1,12 +1,16 @@
 """Models, data and a selector small enough for other people's trainers to run in a second."""
 
+import runpy
+from pathlib import Path
+
 import torch
 from sklearn.datasets import load_digits
-from superbatch.criterion import learnability
-from superbatch.selector import Selector
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
+
+from superbatch.criterion import learnability
+from superbatch.selector import Selector
 
 
 def digits(count):
@@ -32,7 +36,7 @@ def losses(model, batch):
 def selector(filter_ratio, task=losses, **others):
     """Of two small models; the online one has dropout, whose draws must not reach the trainer."""
     return Selector(
-        **{"online": classifier(1, 0.5, 8), "reference": classifier(2, 0.0, 8)} | others,
+        **({"online": classifier(1, 0.5, 8), "reference": classifier(2, 0.0, 8)} | others),
         task=task,
         criterion=learnability,
         filter_ratio=filter_ratio,
@@ -44,3 +48,19 @@ def selector(filter_ratio, task=losses, **others):
 def same_weights(first, second):
     one, other = first.state_dict(), second.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def example(name):
+    """The ``main`` of an example, as it is written."""
+    return runpy.run_path(str(Path(__file__).parents[2] / "examples" / f"{name}.py"))["main"]
+
+
+def same_state(one, other):
+    """Whether two states, of dicts, lists, tensors and plain values, are equal to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_state(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return one == other

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import DataLoaderConfiguration
-from small_parts import classifier, digits, losses, same_weights, selector
+from small_parts import classifier, digits, example, losses, same_state, same_weights, selector
 from torch.utils.data import DataLoader
 
 
@@ -76,7 +76,7 @@ def test_half_kept_is_counted(half):
     assert [len(ids) for ids in run.ids] == [8] * 6
     assert len({i for ids in run.ids[:3] for i in ids}) == 24  # of one epoch, none twice
     assert (run.selector.metrics["seen"], run.selector.metrics["kept"]) == (96, 48)
-    assert not same_weights(run.selector.online, selector(0.5).online)
+    assert not same_state(run.selector.state_dict(), selector(0.5).state_dict())
 
 
 def test_resumes_to_the_same_picks_and_weights(half):
@@ -88,5 +88,10 @@ def test_resumes_to_the_same_picks_and_weights(half):
     assert run.ids == whole.ids[2:]
     assert run.losses == whole.losses[2:]
     assert same_weights(run.model, whole.model)
-    assert same_weights(run.selector.online, whole.selector.online)
+    assert same_state(run.selector.state_dict(), whole.selector.state_dict())
     assert run.selector.metrics["seen"] == 96
+
+
+def test_the_example_runs(tmp_path):
+    metrics = example("accelerate_loop")(str(tmp_path))
+    assert (metrics["seen"], metrics["kept"]) == (2514, 1258)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from small_parts import classifier, digits, losses, same_weights, selector
+from small_parts import classifier, digits, example, losses, same_state, same_weights, selector
+from torch.utils.data import DataLoader
+
 from superbatch.errors import ConfigError
 from superbatch.integrations.lightning import SelectionCallback
-from torch.utils.data import DataLoader
 
 
 pytestmark = [
@@ -44,19 +45,19 @@ class Digits(pl.LightningModule):
 
 
 class Loader:
-    """Three super-batches of 16 an epoch; goes on where it stood, as torchdata's loaders do."""
+    """Epochs of three super-batches of 16; goes on where it stood, as torchdata's loaders do."""
 
-    def __init__(self):
+    def __init__(self, rows=None):
+        self.rows = rows or list(torch.arange(48).split(16)) * 2
         self.given = 0
 
     def __len__(self):
         return 3
 
     def __iter__(self):
-        self.given %= 3
-        for batch in list(DataLoader(digits(48), batch_size=16))[self.given :]:
+        for _ in range(3 - self.given % 3):
             self.given += 1
-            yield batch
+            yield [field[self.rows[self.given - 1]] for field in digits(48).tensors]
 
     def state_dict(self):
         return {"given": self.given}
@@ -85,7 +86,11 @@ def fit(folder, *callbacks, dropout=0.0, module=None, loader=None, resume=None, 
 
 def every_step(folder):
     return ModelCheckpoint(
-        folder / "kept", "{step}", every_n_train_steps=1, save_top_k=-1, save_on_train_epoch_end=False
+        folder / "kept",
+        "{step}",
+        every_n_train_steps=1,
+        save_top_k=-1,
+        save_on_train_epoch_end=False,
     )
 
 
@@ -117,7 +122,7 @@ def test_half_kept_is_counted_and_logged(half):
         rows = list(csv.DictReader(file))
     assert [float(row["selection/seen"]) for row in rows] == [16, 32, 48, 64, 80, 96]
     assert [float(row["loss"]) for row in rows] == pytest.approx(module.losses)
-    assert not same_weights(chooser.online, selector(0.5).online)
+    assert not same_state(chooser.state_dict(), selector(0.5).state_dict())
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the run goes on in another folder
@@ -130,8 +135,16 @@ def test_resumes_to_the_same_picks_and_weights(half, tmp_path, step):
     assert trainer.global_step == 6
     assert module.ids == whole.ids[step:]
     assert same_weights(module.model, whole.model)
-    assert same_weights(callback.selector.online, chooser.online)
+    assert same_state(callback.selector.state_dict(), chooser.state_dict())
     assert trainer.logged_metrics["selection/seen"] == 96
+
+
+def test_learning_from_the_kept_rows_is_all_that_changes(tmp_path):
+    """Dropout and all: the untouched trainer, given just those rows, has the very same losses."""
+    chosen, _ = fit(tmp_path / "chosen", SelectionCallback(selector(0.5)), dropout=0.5)
+    given, _ = fit(tmp_path / "given", dropout=0.5, loader=Loader(chosen.ids))
+    assert given.losses == chosen.losses
+    assert same_weights(given.model, chosen.model)
 
 
 class OnDevice(pl.LightningDataModule):
@@ -175,3 +188,9 @@ def test_a_step_that_fetches_for_itself_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="takes dataloader_iter"):
         fit(tmp_path, SelectionCallback(selector(0.5)), module=module)
     assert "on_after_batch_transfer" not in vars(module)
+
+
+def test_the_example_runs(tmp_path):
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False}
+    metrics = example("lightning_callback")(default_root_dir=tmp_path, accelerator="cpu", **quiet)
+    assert (metrics["seen"], metrics["kept"]) == (2514, 1258)

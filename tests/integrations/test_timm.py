@@ -6,11 +6,12 @@ import timm.scheduler
 import timm.task
 import timm.utils
 import torch
-from small_parts import classifier, digits, same_weights, selector
-from superbatch.errors import CheckpointError
-from superbatch.integrations.timm import SelectingTask
+from small_parts import classifier, digits, example, same_state, same_weights, selector
 from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
+
+from superbatch.errors import CheckpointError
+from superbatch.integrations.timm import SelectingTask
 
 
 def vit(dropout=0.0):
@@ -36,7 +37,11 @@ class Run:
             self.optimizer, sched="cosine", num_epochs=2, updates_per_epoch=3
         )
         self.saver = timm.utils.CheckpointSaver(
-            None, self.optimizer, task=self.task, checkpoint_dir=str(folder), recovery_dir=str(folder)
+            None,
+            self.optimizer,
+            task=self.task,
+            checkpoint_dir=str(folder),
+            recovery_dir=str(folder),
         )
         self.losses, self.ids = [], []
 
@@ -83,7 +88,7 @@ def test_half_kept_is_counted(half):
     assert [count for count, _, _ in run.ids] == [8] * 6
     assert all(len(target) == 8 for _, target, _ in run.ids)
     assert (run.task.selector.metrics["seen"], run.task.selector.metrics["kept"]) == (96, 48)
-    assert not same_weights(run.task.selector.online, selector(0.5).online)
+    assert not same_state(run.task.selector.state_dict(), selector(0.5).state_dict())
 
 
 def test_evaluation_sees_every_row(half):
@@ -101,7 +106,7 @@ def test_resumes_to_the_same_picks_and_weights(half, tmp_path):
     run.epoch(1)
     assert run.losses == whole.losses[3:]
     assert same_weights(run.task.get_eval_model(), whole.task.get_eval_model())
-    assert same_weights(run.task.selector.online, whole.task.selector.online)
+    assert same_state(run.task.selector.state_dict(), whole.task.selector.state_dict())
     assert run.task.selector.metrics["seen"] == 96
 
 
@@ -127,3 +132,8 @@ def test_the_rest_is_the_tasks(tmp_path):
     assert task.get_trainable_module() is task.task.trainable_module
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = task.no_such_thing
+
+
+def test_the_example_runs(tmp_path):
+    metrics = example("timm_task")(str(tmp_path))
+    assert (metrics["seen"], metrics["kept"]) == (2514, 1258)

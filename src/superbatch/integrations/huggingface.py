@@ -1,6 +1,6 @@
-"""Hugging Face ``transformers``: a ``Trainer`` that learns only from the chosen rows of each batch."""
+"""Hugging Face ``transformers``: a ``Trainer`` that learns only from the chosen rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Selecting:
         self, epoch_iterator: Iterator[Any], num_batches: int, *args: Any, **kwargs: Any
     ) -> Any:
         """The batches of one update, each with only its chosen rows."""
-        chosen = (self.selector.select(_plain(batch)) for batch in epoch_iterator)
+        chosen = map(self.selector.select, epoch_iterator)
         return super().get_batch_samples(chosen, num_batches, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -57,7 +57,7 @@ class Selecting:
         """The trainer's; the selector resumes with it."""
         folder = resume_from_checkpoint
         if folder is True:
-            folder = get_last_checkpoint(self.args.output_dir)
+            folder = get_last_checkpoint(str(self.args.output_dir))
         if folder:
             _resume(self.selector, _state_file(Path(folder), self.args))
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -82,11 +82,6 @@ class _KeepState(TrainerCallback):
         part = file.with_suffix(".part")
         torch.save(self.selector.state_dict(), part)
         part.replace(file)
-
-
-def _plain(batch: Any) -> Any:
-    """Tokenizers give mappings that are not dicts; a batch of one is as good a batch."""
-    return dict(batch) if isinstance(batch, Mapping) else batch
 
 
 def _state_file(folder: Path, args: TrainingArguments) -> Path:

@@ -1,4 +1,4 @@
-"""``lightning``: a callback by which the trainer learns only from the chosen rows of each batch."""
+"""``lightning``: a callback by which it learns only from the chosen rows."""
 
 from typing import Any
 

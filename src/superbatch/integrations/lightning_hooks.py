@@ -63,8 +63,9 @@ class SelectionHooks:
             )
         self._selected = False
         self.selector.learn(batch)
-        numbers = {f"selection/{name}": float(x) for name, x in self.selector.metrics.items()}
-        pl_module.log_dict(numbers, on_step=True, on_epoch=False)
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # reading waits for the device
+            numbers = {f"selection/{name}": x for name, x in self.selector.metrics.items()}
+            pl_module.log_dict(numbers, on_step=True, on_epoch=False)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the data hook as it was."""

@@ -16,8 +16,8 @@ def selecting(
 ) -> dict[str, Any]:
     """``data`` of ``open_clip_train``, for ``train_one_epoch``, its training pairs chosen.
 
-    The online model learns from what the loop has just learned from, when the loop asks for more.
-    ``device`` is ``args.device``. Raises ``ConfigError`` where there is no training data.
+    The online model learns from what the loop learns from. ``device`` is ``args.device``.
+    Raises ``ConfigError`` where there is no training data.
     """
     if "train" not in data:
         raise ConfigError(
@@ -37,8 +37,13 @@ class _ChosenPairs:
         self._selector = selector
         self._device = device
         self.num_batches: int = loader.num_batches
-        self.num_samples = round(loader.num_samples * (1 - selector.filter_ratio))
-        """Of pairs that an epoch learns from: what the loop's progress counts."""
+
+    @property
+    def num_samples(self) -> int:
+        """Pairs that an epoch learns from, by what was kept so far: the loop's progress."""
+        seen, kept = self._selector.seen, self._selector.kept
+        found: int = self._loader.num_samples
+        return round(found * kept / seen) if seen else found
 
     def __len__(self) -> int:
         return self.num_batches
@@ -47,5 +52,5 @@ class _ChosenPairs:
         for batch in self._loader:
             pairs = tuple(field.to(self._device, non_blocking=True) for field in batch)
             chosen = self._selector.select(pairs)
+            self._selector.learn(chosen)  # the loop comes back for more, but not after its last
             yield chosen
-            self._selector.learn(chosen)

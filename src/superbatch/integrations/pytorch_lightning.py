@@ -1,4 +1,4 @@
-"""``pytorch_lightning``: a callback by which the trainer learns only from the chosen rows of each batch."""
+"""``pytorch_lightning``: a callback by which it learns only from the chosen rows."""
 
 from typing import Any
 
