@@ -13,6 +13,7 @@ LAYERS = [
     ["bank", "joint", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
     ["loop", "selector"],
+    ["integrations"],
     ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
     ["config", "checks", "problems", "references", "build", "recipes", "training", "scoring"],
     ["report"],

@@ -19,12 +19,16 @@ except ImportError as error:
     raise missing("transformers", "huggingface") from error
 
 
-class Selecting:
-    """To be put before a trainer: ``class Mine(Selecting, Seq2SeqTrainer)``.
+_STATE = "selector.pt"
+"""The selector's state, in a checkpoint folder."""
 
-    Takes all that the trainer takes, and ``selector``. Rows are chosen in ``get_batch_samples``,
-    where the batches of one update are gathered and their items counted, so that losses are
-    averaged over what was kept and a resumed run scores no batch that it skips.
+
+class SelectingTrainer(Trainer):
+    """``transformers.Trainer`` that also takes ``selector``.
+
+    Another trainer is made one by ``class Mine(SelectingTrainer, Seq2SeqTrainer)``. Rows are chosen
+    in ``get_batch_samples``, where the batches of one update are gathered and their items counted,
+    so that losses are averaged over what was kept and a resumed run scores no batch that it skips.
     """
 
     def __init__(self, *args: Any, selector: Selector, **kwargs: Any) -> None:
@@ -57,14 +61,10 @@ class Selecting:
         """The trainer's; the selector resumes with it."""
         folder = resume_from_checkpoint
         if folder is True:
-            folder = get_last_checkpoint(str(self.args.output_dir))
+            folder = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         if folder:
-            _resume(self.selector, _state_file(Path(folder), self.args))
+            _resume(self.selector, Path(folder) / _STATE)
         return super().train(resume_from_checkpoint, *args, **kwargs)
-
-
-class SelectingTrainer(Selecting, Trainer):
-    """``transformers.Trainer``, with ``selector``."""
 
 
 class _KeepState(TrainerCallback):
@@ -76,16 +76,12 @@ class _KeepState(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Each rank writes its own, as the trainer does with its random state."""
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        file = _state_file(folder, args)
-        part = file.with_suffix(".part")
-        torch.save(self.selector.state_dict(), part)
-        part.replace(file)
-
-
-def _state_file(folder: Path, args: TrainingArguments) -> Path:
-    return folder / f"selector_{args.process_index}.pt"
+        """One rank's serves all."""
+        if args.should_save:
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            part = folder / f"{_STATE}.part"
+            torch.save(self.selector.state_dict(), part)
+            part.replace(folder / _STATE)
 
 
 def _resume(selector: Selector, file: Path) -> None:

@@ -63,7 +63,8 @@ class SelectionHooks:
             )
         self._selected = False
         self.selector.learn(batch)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # reading waits for the device
+        every = trainer.log_every_n_steps  # reading the numbers waits for the device
+        if every and trainer.global_step % every == 0:
             numbers = {f"selection/{name}": x for name, x in self.selector.metrics.items()}
             pl_module.log_dict(numbers, on_step=True, on_epoch=False)
 

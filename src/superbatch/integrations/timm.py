@@ -61,7 +61,7 @@ class SelectingTask(nn.Module):
 
     def load_checkpoint_state(
         self,
-        state_dict: Mapping[str, Any],
+        state_dict: dict[str, Any],
         task_state: Mapping[str, Any] | None = None,
         ema: bool = False,
         strict: bool = True,
