@@ -24,7 +24,7 @@ def losses(model, batch) -> torch.Tensor:
     return functional.cross_entropy(logits, batch["labels"], reduction="none")
 
 
-def main(folder: str = "hf_out", **settings) -> dict:
+def main(folder: str = "huggingface_out", **settings) -> dict:
     """Train a reference on other rows, then a learner on chosen ones; what was chosen."""
     found = load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1

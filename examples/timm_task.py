@@ -1,5 +1,7 @@
 """Selection in timm's training task. python examples/timm_task.py."""
 
+from pathlib import Path
+
 import timm
 import torch
 from sklearn.datasets import load_digits
@@ -33,12 +35,13 @@ def fit(task, rows, folder: str) -> None:
         saver.save_checkpoint(epoch)  # timm.task.resume_task_checkpoint resumes the selector too
 
 
-def main(folder: str = ".") -> dict:
+def main(folder: str = "timm_out") -> dict:
     """Train a reference on other rows, then a learner on chosen ones; what was chosen."""
     found = load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1
     held_out, train = random_split(TensorDataset(images, torch.tensor(found.target)), [0.3, 0.7])
 
+    Path(folder).mkdir(exist_ok=True)
     reference = vit(16)
     fit(ClassificationTask(reference), held_out, folder)
     selector = Selector(

@@ -45,6 +45,11 @@ def selector(filter_ratio, task=losses, **others):
     )
 
 
+def learned(chooser):
+    """How many steps the online model of a selector has taken."""
+    return chooser.state_dict()["online"]["steps"]
+
+
 def same_weights(first, second):
     one, other = first.state_dict(), second.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
