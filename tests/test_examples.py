@@ -12,3 +12,9 @@ def test_algorithm_1_learns(capsys):
     last = parts["main"]()
     assert last < 2.0  # it starts at ln 10 = 2.3
     assert "FLOPs by eq. 5" in capsys.readouterr().out
+
+
+def test_the_plain_loop_learns_from_half(capsys):
+    metrics = runpy.run_path(str(EXAMPLES / "pytorch_loop.py"))["main"]()
+    assert (metrics["seen"], metrics["kept"]) == (2514, 1258)
+    assert "kept_gain" in capsys.readouterr().out

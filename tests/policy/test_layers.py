@@ -12,7 +12,8 @@ LAYERS = [
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
     ["bank", "joint", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
-    ["loop"],
+    ["loop", "selector"],
+    ["integrations"],
     ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
     [
         "config",
