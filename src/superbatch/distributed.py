@@ -64,6 +64,15 @@ def any_rank(claim: bool) -> bool:
     return any(counts(int(claim)))
 
 
+def gather_objects(value: T) -> list[T]:
+    """The ``value`` of every rank, picklable and small, in the order of ranks; for all."""
+    if world()[1] == 1:
+        return [value]
+    found: list[Any] = [None] * world()[1]
+    distributed.all_gather_object(found, value)
+    return found
+
+
 def united(numbers: Iterable[int]) -> list[int]:
     """The distinct ``numbers`` of all ranks, ascending; for all."""
     own = torch.tensor(sorted(numbers), dtype=torch.int64, device=_small())
@@ -133,7 +142,7 @@ def _small() -> torch.device:
 
 
 def _all(rows: Tensor, of_ranks: Sequence[int]) -> Tensor:
-    """The rows of all ranks, who have ``of_ranks``: collectives want them equal, so fill them up."""
+    """The rows of all ranks, who have ``of_ranks``; they are filled up, to be sent as equals."""
     most = max(of_ranks)
     filled = rows.new_zeros(most, *rows.shape[1:])
     filled[: len(rows)] = rows

@@ -8,12 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
-from superbatch.errors import RunError, SuperbatchError
-
-
-_FAILED = "superbatch/failed"
-"""Where ranks count those that failed."""
+from superbatch.errors import ConfigError, RunError, SuperbatchError
 
 
 class Silent(SuperbatchError):
@@ -25,14 +22,26 @@ def started() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
-def several() -> bool:
-    """Whether this process is one of several ranks."""
-    return started() and int(os.environ["WORLD_SIZE"]) > 1
+def first() -> bool:
+    """Whether this is rank 0, or the only process."""
+    return not started() or os.environ["RANK"] == "0"
 
 
 def speaks() -> bool:
-    """Whether this process says what all would say: the first rank, or the only process."""
-    return not started() or os.environ["RANK"] == "0"
+    """Whether this process says what went wrong.
+
+    Until ranks have met all find the same, and rank 0 says it; then whoever is not `Silent`.
+    """
+    return first() or _met()
+
+
+def refuse_several(command: str) -> None:
+    """Raise ``ConfigError`` where ``command``, for one process, runs on several ranks."""
+    if started() and os.environ["WORLD_SIZE"] != "1":
+        raise ConfigError(
+            f"superbatch {command} is for one process and torchrun has started "
+            f"{os.environ['WORLD_SIZE']}; start it without torchrun (train alone is for several)"
+        )
 
 
 @contextmanager
@@ -48,13 +57,18 @@ def joined(timeout_seconds: float) -> Iterator[None]:
     import torch
     from torch import distributed
 
+    from superbatch.distributed import counts
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
+    )
     try:
         yield
-        distributed.barrier()
+        counts(0)  # none leaves before all are done
     except BaseException as error:
-        if not _first_to_fail():
+        if not _first_to_fail(store):
             raise Silent("another rank has said what went wrong") from error
         if isinstance(error, RuntimeError) and _is_about_others(error):
             raise RunError(
@@ -70,22 +84,25 @@ def leave(code: int) -> int:
 
     What gloo still runs may abort a process that tidies up after it, so ranks end at once.
     """
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_initialized():
+    if _met():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
 
 
-def _first_to_fail() -> bool:
-    """Whether no other rank has failed before; torchrun's own process keeps the count."""
-    from torch.distributed import distributed_c10d
+def _met() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_initialized()
 
+
+def _first_to_fail(store: Any) -> bool:
+    """Whether no other rank has failed before; torchrun's own process keeps the ``store``."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        return bool(distributed_c10d._get_default_store().add(_FAILED, 1) == 1)
-    except RuntimeError:  # the keeper has gone too
-        return speaks()
+        return bool(store.add(f"superbatch/failed/{attempt}", 1) == 1)
+    except RuntimeError:  # it has gone too
+        return first()
 
 
 def _is_about_others(error: RuntimeError) -> bool:

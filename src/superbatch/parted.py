@@ -16,15 +16,17 @@ class PartedBank:
     """``parts`` banks; each takes in its part of a super-batch and gives its share of a sub-batch.
 
     Draws say which part an example is in: those of ``super_batch_size`` in a row are a super-batch.
-    ``bank`` makes the bank of a part. With as many parts as ranks each rank learns from what it has
-    scored itself. All ranks hold all parts, so that a run goes on with the parts that it was
-    started with on any number of ranks.
+    ``bank(part, parts)`` makes the bank of a part. With as many parts as ranks each rank learns
+    from what it has scored itself. All ranks hold all parts, so that a run goes on with the parts
+    that it was started with on any number of ranks.
     """
 
-    def __init__(self, bank: Callable[[int], Bank], *, parts: int, super_batch_size: int) -> None:
+    def __init__(
+        self, bank: Callable[[int, int], Bank], *, parts: int, super_batch_size: int
+    ) -> None:
         self._bank = bank
         self._super_batch_size = super_batch_size
-        self._parts = [bank(part) for part in range(parts)]
+        self._parts = [bank(part, parts) for part in range(parts)]
 
     def __len__(self) -> int:
         return sum(len(bank) for bank in self._parts)
@@ -64,6 +66,7 @@ class PartedBank:
         self, state: Mapping[str, Any], read: Callable[[Int[Tensor, " n"]], Batch]
     ) -> None:
         """Hold what the bank that wrote ``state`` held, in its parts."""
-        self._parts = [self._bank(part) for part in range(len(state["parts"]))]
+        parts = len(state["parts"])
+        self._parts = [self._bank(part, parts) for part in range(parts)]
         for bank, of_part in zip(self._parts, state["parts"], strict=True):
             bank.load_state_dict(of_part, read)

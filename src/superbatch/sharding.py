@@ -1,7 +1,7 @@
 """One model on several ranks: whole on each, or in shards (FSDP2), learning as one process would.
 
-A whole model is only used as it is: its gradients are averaged once they are all there, so that
-whatever ran it - in parts, twice, at two resolutions - need not know of other ranks (docs/adr/0015).
+A whole model is used as it is: its gradients are averaged once they are all there, so that whatever
+ran it - in parts, twice, at two resolutions - need not know of other ranks (docs/adr/0015).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from superbatch.distributed import is_main, mean_over_ranks, world
@@ -43,7 +44,9 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
         if isinstance(module, nn.ModuleList | nn.Sequential):
             members = list(module)
             if len(members) > 1 and len({type(member) for member in members}) == 1:
-                yield from (member for member in members if next(member.parameters(), None) is not None)
+                yield from (
+                    member for member in members if next(member.parameters(), None) is not None
+                )
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -125,9 +128,7 @@ def statistics(model: nn.Module) -> list[Tensor]:
     """What ``model`` keeps besides parameters and changes as it learns: batch norm's averages."""
     kept = model.state_dict().keys()
     return [
-        value
-        for name, value in model.named_buffers()
-        if name in kept and value.is_floating_point()
+        value for name, value in model.named_buffers() if name in kept and value.is_floating_point()
     ]
 
 

@@ -117,10 +117,7 @@ def test_ranks_share_every_batch_and_go_on_where_they_were(world, share, stop, r
         parts.append(batches)
     assert all(len(batches) == len(whole) for batches in parts)
     for batch, *of_ranks in zip(whole, *parts, strict=True):
-        together = {
-            name: torch.cat([part[name] for part in of_ranks])
-            for name in batch
-        }
+        together = {name: torch.cat([part[name] for part in of_ranks]) for name in batch}
         assert equal(together, batch)
 
 

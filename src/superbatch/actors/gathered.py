@@ -1,7 +1,7 @@
 """Actors of several ranks as one: each scores its part of a super-batch, and all see the whole.
 
 Ids, draws, labels and scores travel between ranks; pixels never do. What a rank is to learn from
-and does not hold, it reads again by its draw.
+and does not hold, it reads again by its draw. One process has all there is, and nothing happens.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,8 +27,10 @@ ReadDraws = Callable[[Int64[Tensor, " n"]], Batch]
 """The examples of draws, in their order."""
 
 
-def without_pixels(batch: Batch) -> Batch:
-    """What travels of ``batch``."""
+def travelling(batch: Batch) -> Batch:
+    """What every rank may have of ``batch``: all of it in one process, else all but pixels."""
+    if world()[1] == 1:
+        return batch
     return {name: field for name, field in batch.items() if name != PIXELS}
 
 
@@ -49,12 +51,17 @@ class Shares:
         self._held = batch
 
     def __call__(self, chosen: Batch) -> Batch:
-        """This rank's share of ``chosen``, which are the same on every rank; a ``View``.
+        """This rank's share of ``chosen``, which are the same on every rank; a ``View``, for all.
 
         Raises ``ConfigError`` where there is not one for each rank, ``DataError`` where another
         rank could read an image and this one cannot.
         """
-        draws = share_of_choice(chosen["draw"])
+        index = share_of_choice(torch.arange(size(chosen)))
+        if self._held.keys() <= chosen.keys():
+            return chosen if len(index) == size(chosen) else take(chosen, index)
+        return self._with_pixels(chosen["draw"][index.to(chosen["draw"].device)])
+
+    def _with_pixels(self, draws: Int64[Tensor, " n"]) -> Batch:
         ascending, order = self._held["draw"].sort()
         places = torch.searchsorted(ascending, draws).clamp(max=len(ascending) - 1)
         here = ascending[places] == draws
@@ -74,7 +81,7 @@ class Shares:
 
 
 class Gathered:
-    """What the ``actors`` of all ranks score, each its part, as one super-batch without pixels.
+    """What the ``actors`` of all ranks score, each its part, as one super-batch (`travelling`).
 
     ``shares`` holds this rank's pixels. Scores are made of the gathered losses, since a criterion
     may look at the whole super-batch.
@@ -89,7 +96,7 @@ class Gathered:
         """The next super-batch of every rank, when all have theirs."""
         for scored in self._actors:
             self._shares.hold(scored.examples)
-            light = without_pixels(scored.examples)
+            light = travelling(scored.examples)
             of_roles = {f"loss/{role}": losses for role, losses in scored.losses.items()}
             everywhere = gather_batch({**light, **of_roles})
             examples = {name: everywhere[name] for name in light}
@@ -112,7 +119,7 @@ def without_duplicates(batch: Batch) -> tuple[Batch, int]:
     duplicates all ranks had; for all.
     """
     rank, _ = world()
-    found = duplicates(gather_batch(without_pixels(batch)))
+    found = duplicates(gather_batch(travelling(batch)))
     first = sum(counts(size(batch))[:rank])
     own = found[first : first + size(batch)]
     return take(batch, torch.nonzero(~own).flatten()), int(found.sum())

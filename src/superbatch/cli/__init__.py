@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
+from superbatch import launch
 from superbatch.errors import Stopped, SuperbatchError
 
 
@@ -28,14 +30,16 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if not launch.first():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the end; rank 0 prints for all
     try:
         code = dispatched(words)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone, as ``head`` does
         # Nothing more is written, not even what Python still holds when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return code
+        return launch.leave(FAILED)
+    return launch.leave(code)
 
 
 def dispatched(words: Sequence[str]) -> int:
@@ -61,7 +65,11 @@ def guarded(name: str, rest: Sequence[str]) -> int:
     from superbatch.files import out_of_space
 
     try:
+        if name != "train":
+            launch.refuse_several(name)
         code: int = importlib.import_module(f"superbatch.cli.{name}").run(rest)
+    except launch.Silent:
+        return FAILED
     except SuperbatchError as error:
         return complain(str(error), FAILED if isinstance(error, Stopped) else BAD_USAGE)
     except OSError as error:
@@ -85,5 +93,6 @@ def overview() -> str:
 
 def complain(message: str, code: int) -> int:
     """Say what was wrong, on the error stream."""
-    print(f"superbatch: {message}", file=sys.stderr)
+    if launch.speaks():
+        print(f"superbatch: {message}", file=sys.stderr)
     return code
