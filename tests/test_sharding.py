@@ -5,10 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from ranked import spawn
 from torch import nn
 from torch.nn import functional
 
+from ranked import spawn
 from superbatch.distributed import share, world
 from superbatch.learner import Learner, Optimisation, part_sizes
 from superbatch.sharding import shard, whole
@@ -18,6 +18,8 @@ from superbatch.tasks import Classification, Contrastive
 KINDS, TASKS = ("ddp", "fsdp"), ("labels", "softmax", "sigmoid")
 PARTS = ((0, 16), (2, 13))  # examples in a pass and in all: 13 are 3, 3, 3 and 4 of four ranks
 CASES = [(kind, task, *parts) for kind, task, parts in product(KINDS, TASKS, PARTS)]
+# Four ranks in shards are slow on two cores: only the harder cases.
+ON_FOUR = [case for case in CASES if case[0] == "ddp" or case[2]]
 RESUMED = [case for case in CASES if case[-1] == 13]
 
 
@@ -105,7 +107,7 @@ def learned(case, learner=None, steps=(1, 2)):
 
 
 def work(rank, folder):
-    found = {case: learned(case) for case in CASES}
+    found = {case: learned(case) for case in (CASES if world()[1] == 2 else ON_FOUR)}
     # What other numbers of ranks left is gone on with.
     for case in RESUMED:
         path = folder / f"{'-'.join(map(str, case))}.pt"
@@ -138,8 +140,10 @@ def same(found, expected, relative=1e-5):
         assert error < relative, (name, float(error))
 
 
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("case", CASES, ids=str)
+MET = [(count, case) for count in (2, 4) for case in CASES if count == 2 or case in ON_FOUR]
+
+
+@pytest.mark.parametrize(("count", "case"), MET, ids=str)
 def test_gradients_and_weights_are_those_of_one_process(case, count, ranks, alone):
     found, expected = ranks[count][0][case], alone[case]
     same(found["gradients"], expected["gradients"])
@@ -149,14 +153,13 @@ def test_gradients_and_weights_are_those_of_one_process(case, count, ranks, alon
     assert found["recomputes"] == (case[1] != "labels" and case[2] > 0)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("count", "case"), MET, ids=str)
 def test_scores_of_all_ranks_are_those_of_one_process(case, count, ranks, alone):
     scores = torch.cat([found[case]["scores"] for found in ranks[count]])
     assert torch.allclose(scores, alone[case]["scores"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", ON_FOUR, ids=str)
 def test_every_rank_has_the_same_loss(case, ranks):
     losses = [found[case]["losses"] for found in ranks[4]]
     assert all(torch.equal(one, losses[0]) for one in losses)
