@@ -6,8 +6,9 @@ torch is imported when ranks meet, not before: the command line asks here who ma
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from superbatch.errors import ConfigError, RunError, SuperbatchError
@@ -33,6 +34,16 @@ def speaks() -> bool:
     Until ranks have met all find the same, and rank 0 says it; then whoever is not `Silent`.
     """
     return first() or _met()
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Within: what all ranks would print, rank 0 prints."""
+    if first():
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def refuse_several(command: str) -> None:
@@ -71,10 +82,12 @@ def joined(timeout_seconds: float) -> Iterator[None]:
         if not _first_to_fail(store):
             raise Silent("another rank has said what went wrong") from error
         if isinstance(error, RuntimeError) and _is_about_others(error):
+            did = "has ended"
+            if "Timed out" in str(error) or "timeout" in str(error):
+                did = f"was silent for {timeout_seconds:g} s (--ranks.timeout-seconds)"
             raise RunError(
-                f"another rank has ended, or was silent for {timeout_seconds:.0f} s "
-                "(--ranks.timeout-seconds); torchrun says below which, and how. Continue with "
-                f"--resume ({str(error).strip().splitlines()[0]})"
+                f"another rank {did}; torchrun says which, and how. Once that is mended, continue "
+                "with superbatch train --resume, on as many ranks or others"
             ) from error
         raise
 

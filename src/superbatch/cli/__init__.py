@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from superbatch import launch
 from superbatch.errors import Stopped, SuperbatchError
@@ -30,16 +29,20 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not launch.first():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the end; rank 0 prints for all
+    with launch.one_voice():
+        return launch.leave(ended(words))
+
+
+def ended(words: Sequence[str]) -> int:
+    """Run the command in ``words`` and see that all it printed has gone out."""
     try:
         code = dispatched(words)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone, as ``head`` does
         # Nothing more is written, not even what Python still holds when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return launch.leave(FAILED)
-    return launch.leave(code)
+        return FAILED
+    return code
 
 
 def dispatched(words: Sequence[str]) -> int:
