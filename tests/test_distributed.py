@@ -9,8 +9,16 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional
 
-from superbatch.distributed import gather_rows, share_of_choice, world
-from superbatch.errors import ConfigError, DataError
+from superbatch.distributed import (
+    any_rank,
+    counts,
+    from_main,
+    gather_rows,
+    share_of_choice,
+    united,
+    world,
+)
+from superbatch.errors import ConfigError, RunError
 from superbatch.selection import sample_indices
 from superbatch.tasks import Contrastive
 
@@ -82,6 +90,18 @@ def open_clips_loss(loss, rank):
     return theirs(*Towers()(shown["image"], shown["text"])).detach()
 
 
+def unequal(rank):
+    """Rows of a rank that has one more than the other, and what they weigh in a sum of all."""
+    rows = torch.full((1 + rank, 2), float(rank), requires_grad=True)
+    gathered = gather_rows(rows)
+    (gathered * torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()
+    return gathered.detach(), rows.grad
+
+
+def refuse():
+    raise RunError("there is a run already")
+
+
 def work(rank, folder):
     """What one rank found out, written for the tests to read."""
     torch.set_num_threads(1)
@@ -102,10 +122,15 @@ def work(rank, folder):
     found["scores"] = gather_rows(scores)
     found["ids"] = gather_rows(own(pairs())["id"])
     found["choice"] = choice(found["scores"], found["ids"])
+    found["unequal"] = unequal(rank)
+    found["united"] = united({3, 5 + rank})
+    found["counts"] = counts(7 - rank)
+    found["any"] = any_rank(rank == 1), any_rank(False)
+    found["said"] = from_main(lambda: f"by {rank}")
     try:
-        gather_rows(torch.zeros(3 + rank, 2))
-    except DataError as error:
-        found["unequal"] = str(error)
+        from_main(refuse)
+    except RunError as error:
+        found["refused"] = str(error)
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.barrier()
     # All is written. gloo's own threads may abort a process that goes on to tidy up.
@@ -167,13 +192,36 @@ def test_the_ranks_choose_together_what_one_process_chooses(ranks):
     assert torch.equal(torch.cat([found["choice"] for found in ranks]), alone)
 
 
-def test_unequal_rows_are_refused_on_every_rank(ranks):
+def test_ranks_may_have_different_numbers_of_rows(ranks):
     for found in ranks:
-        assert "the ranks bring [3, 4] rows" in found["unequal"]
+        assert found["unequal"][0][:, 0].tolist() == [0.0, 1.0, 1.0]
+    # Each of the two ranks has summed all rows, so every weight comes back twice.
+    assert ranks[0]["unequal"][1].tolist() == [[2.0, 2.0]]
+    assert ranks[1]["unequal"][1].tolist() == [[20.0, 20.0], [200.0, 200.0]]
 
 
-def test_a_choice_that_cannot_be_shared_is_refused(monkeypatch):
+def test_a_choice_is_shared_as_equally_as_can_be(monkeypatch):
     monkeypatch.setattr("superbatch.distributed.world", lambda: (1, 4))
     assert share_of_choice(torch.arange(8)).tolist() == [2, 3]
-    with pytest.raises(ConfigError, match="6 cannot be shared equally by 4 ranks; make it 4 or 8"):
-        share_of_choice(torch.arange(6))
+    assert share_of_choice(torch.arange(6)).tolist() == [1, 2]
+    with pytest.raises(ConfigError, match="a sub-batch of 3 cannot be shared by 4 ranks; make it"):
+        share_of_choice(torch.arange(3))
+
+
+def test_small_facts_are_the_same_on_every_rank(ranks):
+    for found in ranks:
+        assert found["united"] == [3, 5, 6]
+        assert found["counts"] == [7, 6]
+        assert found["any"] == (True, False)
+
+
+def test_rank_0_speaks_for_all_and_its_error_is_everyones(ranks):
+    for found in ranks:
+        assert found["said"] == "by 0"
+        assert found["refused"] == "there is a run already"
+
+
+def test_one_process_speaks_for_itself():
+    assert from_main(lambda: 3) == 3
+    assert united({2, 1}) == [1, 2]
+    assert (counts(4), any_rank(True), any_rank(False)) == ([4], True, False)

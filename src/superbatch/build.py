@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import nn
+from torch import distributed, nn
 
 from superbatch.actors.scorers import JointScorer, LossScorer, Scorer
-from superbatch.bank import MemoryBank
+from superbatch.bank import Bank, MemoryBank
 from superbatch.config import Config
 from superbatch.criterion import CRITERIA, Criterion
+from superbatch.distributed import world
 from superbatch.errors import ConfigError
 from superbatch.flops import Prices
 from superbatch.joint import JointBank
@@ -22,9 +23,11 @@ from superbatch.learner import Learner, Optimisation, ThroughModel, warmup_cosin
 from superbatch.models.flexi import AtPatch, MixedResolution
 from superbatch.orders import batch_starts, order_rows, read_order
 from superbatch.own_references import Halves, Past
+from superbatch.parted import PartedBank
 from superbatch.problems import Problem
 from superbatch.references import AnyReference, Reference
 from superbatch.seeds import derived_seed, generator
+from superbatch.sharding import is_sharded, shard
 from superbatch.sources import Stream, augmentation, plain
 from superbatch.sources.ordered import OrderedStream
 from superbatch.sources.stream import Batches
@@ -32,9 +35,14 @@ from superbatch.types import Role, View
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that ``--device`` names; "auto" is a GPU where there is one."""
+    """The device that ``--device`` names; "auto" is a GPU where there is one.
+
+    Of several ranks on a host each gets a GPU of its own.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and world()[1] > 1:
+        name = gpu_of_rank(name)
     try:
         device = torch.device(name)
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -46,6 +54,23 @@ def pick_device(name: str) -> torch.device:
             f"--device {name} cannot be used here; cpu always can ({reason})"
         ) from error
     return device
+
+
+def gpu_of_rank(name: str) -> str:
+    """The GPU of this rank. Raises ``ConfigError`` where the host has fewer GPUs than ranks."""
+    place = int(os.environ.get("LOCAL_RANK", world()[0]))
+    if name != "cuda":
+        raise ConfigError(
+            f"--device {name} is one GPU and there are {world()[1]} ranks; with --device cuda each "
+            "takes its own"
+        )
+    if place >= torch.cuda.device_count():
+        raise ConfigError(
+            f"this host has {torch.cuda.device_count()} GPUs and more ranks; start as many as "
+            "there are with --nproc-per-node, or give --device cpu"
+        )
+    torch.cuda.set_device(place)
+    return f"cuda:{place}"
 
 
 def view_of(config: Config) -> View:
@@ -69,6 +94,7 @@ def stream_of(config: Config, problem: Problem, batch_size: int, view: View) -> 
     rows = order_rows(order, problem.examples, problem.rows)
     starts = batch_starts(order, config.select.sub_batch_size)
     refuse_short_order(config, len(order), starts)
+    rank, ranks = world()
     return OrderedStream(
         problem.examples,
         rows,
@@ -77,6 +103,8 @@ def stream_of(config: Config, problem: Problem, batch_size: int, view: View) -> 
         batch_size=batch_size,
         view=view,
         workers=config.data.workers,
+        rank=rank,
+        world=ranks,
     )
 
 
@@ -106,6 +134,7 @@ def uniform_stream_of(
     config: Config, problem: Problem, batch_size: int, name: str, view: View
 ) -> Stream:
     """An endless uniform stream of the training rows; ``name`` keeps streams independent."""
+    rank, ranks = world()
     return Stream(
         problem.examples,
         problem.rows,
@@ -113,6 +142,8 @@ def uniform_stream_of(
         seed=derived_seed(config.seed, name),
         view=view,
         workers=config.data.workers,
+        rank=rank,
+        world=ranks,
     )
 
 
@@ -121,10 +152,21 @@ def criterion_of(config: Config) -> Criterion:
     return CRITERIA[config.select.criterion]
 
 
-def bank_of(config: Config) -> MemoryBank | JointBank:
-    """The memory bank, or the one that chooses pairs together."""
+def bank_of(config: Config) -> Bank:
+    """The memory bank of all ranks, or one for each rank's part where they select locally."""
+    if config.ranks.selection == "global" or config.data.order is not None:
+        return part_bank_of(config, 0, 1)
+    return PartedBank(
+        partial(part_bank_of, config),
+        parts=world()[1],
+        super_batch_size=config.select.super_batch_size,
+    )
+
+
+def part_bank_of(config: Config, part: int, parts: int) -> Bank:
+    """The memory bank of a part, or the one that chooses pairs together."""
     select = config.select
-    draws = generator(config.seed, "selection")
+    draws = generator(config.seed, "selection", *([str(part)] if part else []))
     if select.joint:
         return JointBank(
             criterion_of(config).weights,
@@ -135,7 +177,7 @@ def bank_of(config: Config) -> MemoryBank | JointBank:
             generator=draws,
         )
     return MemoryBank(
-        select.super_batch_size * select.bank_super_batches,
+        select.super_batch_size // parts * select.bank_super_batches,
         generator=draws,
         super_batches=select.bank_super_batches,
         temperature=select.temperature,
@@ -217,7 +259,11 @@ def prices_of(
 
     Raises ``ConfigError`` where the criterion cannot ask a model what it is to ask.
     """
-    models: dict[Role, nn.Module] = {role: learner.model for role, learner in trained.items()}
+    # What is in shards cannot be looked at without running it: its like is priced.
+    models: dict[Role, nn.Module] = {
+        role: problem.model(role) if is_sharded(learner.model) else learner.model
+        for role, learner in trained.items()
+    }
     criterion = criterion_of(config)
     passes = criterion.measure.forwards
     if reference is not None and reference.model_to_price is not None:
@@ -253,6 +299,8 @@ def learner_of(config: Config, role: Role, problem: Problem, device: torch.devic
         compiled=settings.compile,
     )
     model = problem.model(role).to(device)
+    if role == "learner" and config.ranks.kind == "fsdp" and distributed.is_initialized():
+        shard(model, device)
     return Learner(model, problem.task, optimisation, through=mixed(config))
 
 
@@ -287,4 +335,5 @@ def environment(command: list[str]) -> dict[str, Any]:
         "device": gpu or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "ranks": world()[1],
     }

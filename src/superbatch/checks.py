@@ -143,6 +143,35 @@ def check_reference(config: Config) -> None:
         )
 
 
+def check_ranks(config: Config, ranks: int) -> None:
+    """What ``ranks`` learners share, and what shards cannot do."""
+    select = config.select
+    sizes = {
+        "--select.super-batch-size": select.super_batch_size,
+        "--select.sub-batch-size": select.sub_batch_size,
+    }
+    for flag, value in sizes.items():
+        if value % ranks:
+            below = value // ranks * ranks
+            near = f"{below} or {below + ranks}" if below else str(ranks)
+            raise ConfigError(
+                f"{flag} is {value} over all ranks, and {ranks} ranks cannot have equal parts of "
+                f"it; make it {near}"
+            )
+    chunk = select.sub_batch_size // ranks
+    if config.ranks.selection == "local" and select.joint and chunk % select.chunks:
+        raise ConfigError(
+            f"with --ranks.selection local each of {ranks} ranks chooses {chunk} pairs in "
+            f"--select.chunks ({select.chunks}) equal parts and they do not divide them; give "
+            "other chunks, or take global"
+        )
+    if config.ranks.kind == "fsdp" and config.contrastive.score_patch is not None:
+        raise ConfigError(
+            "--ranks.kind fsdp keeps the learner in shards, and --contrastive.score-patch "
+            f"{config.contrastive.score_patch} makes other patches of whole weights; take ddp"
+        )
+
+
 def check_pairs(config: Config) -> None:
     """What only one of the tasks can do."""
     pairs = config.task == "image_text"

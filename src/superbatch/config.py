@@ -202,6 +202,17 @@ class ActorSettings(Section):
     """In the learner's process, exactly in step."""
 
 
+class Ranks(Section):
+    """Several learners in step, one a device (torchrun --nproc-per-node 4 -m superbatch train)."""
+
+    kind: Literal["ddp", "fsdp"] = "ddp"
+    """The learner is whole on every rank, or cut into shards (FSDP2); other models are whole."""
+    selection: Literal["global", "local"] = "global"
+    """Choose from the whole super-batch what all ranks learn, or each rank from its own part."""
+    timeout_seconds: float = Field(600.0, gt=0)
+    """A rank that waits longer for the others ends."""
+
+
 class Config(Section):
     """One run, whole."""
 
@@ -235,6 +246,7 @@ class Config(Section):
     optimise: Optimise = Optimise()
     record: Record = Record()
     actors: ActorSettings = ActorSettings()
+    ranks: Ranks = Ranks()
 
     def changed(self, **sections: object) -> "Config":
         """A copy; a dict changes fields of a section, any other value replaces."""

@@ -4,7 +4,7 @@ Scoring with one leaves no trace: every module's mode and the global random stat
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,19 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
+from superbatch.distributed import counts, mean_over_ranks
 from superbatch.errors import ConfigError
+from superbatch.sharding import (
+    as_held,
+    average_gradients,
+    clip_gradients,
+    follow_main,
+    is_sharded,
+    statistics,
+    whole,
+)
 from superbatch.tasks import Task
 from superbatch.tasks.pixels import answer
 from superbatch.types import Batch, LossSource, size, take
@@ -52,7 +61,8 @@ class InParts(nn.Module):
     those of the first part. Images of bytes are brought to [-1, 1] part by part. With gradients on,
     each part keeps only its inputs and outputs, and is run again for its gradient with the random
     numbers that it had: the exact gradient of any loss of all rows, at the memory of one part, for
-    one more forward pass (Gao et al. 2021, "GradCache"). Batch norm sees each part by itself.
+    one more forward pass (Gao et al. 2021, "GradCache"). Batch norm sees each part by itself. A
+    model in shards over several ranks runs on as many parts on each of them.
     """
 
     takes_bytes = True
@@ -61,15 +71,19 @@ class InParts(nn.Module):
         super().__init__()
         self.model = model
         self.part_size = part_size
+        self._together = is_sharded(model)
 
     def forward(self, *inputs: Tensor) -> Any:
         """The model's output for ``inputs``, which share their leading axis."""
-        if not 0 < self.part_size < len(inputs[0]):
+        rows = len(inputs[0])
+        of_ranks = counts(rows) if self._together and self.part_size else [rows]
+        sizes = part_sizes(rows, self.part_size, of_ranks)
+        if len(sizes) == 1:
             return self._answer(*inputs)
         run = self._answer
         if torch.is_grad_enabled():
             run = partial(checkpoint, self._answer, use_reentrant=False)
-        parts = zip(*(torch.split(rows, self.part_size) for rows in inputs), strict=True)
+        parts = zip(*(torch.split(each, sizes) for each in inputs), strict=True)
         outputs = [run(*part) for part in parts]
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs)
@@ -116,12 +130,28 @@ def loss_source(
     return traceless(model, task.act_loss, micro_batch_size=micro_batch_size, bf16=bf16)
 
 
-def split(batch: Batch, part_size: int) -> list[Batch]:
-    """``batch`` in parts of at most ``part_size``, in order; whole if that is 0."""
-    if part_size <= 0 or part_size >= size(batch):
+def split(batch: Batch, part_size: int, of_ranks: Sequence[int] | None = None) -> list[Batch]:
+    """``batch`` in parts, in order, as `part_sizes` says; whole if ``part_size`` is 0."""
+    sizes = part_sizes(size(batch), part_size, of_ranks or [size(batch)])
+    if len(sizes) == 1:
         return [batch]
     rows = torch.arange(size(batch), device=next(iter(batch.values())).device)
-    return [take(batch, part) for part in torch.split(rows, part_size)]
+    return [take(batch, part) for part in torch.split(rows, sizes)]
+
+
+def part_sizes(rows: int, part_size: int, of_ranks: Sequence[int]) -> list[int]:
+    """Sizes of the parts of ``rows``: ``part_size`` each and the rest; one part if that is 0.
+
+    As many parts as the longest of ``of_ranks``, the rows of each rank, has; so where ranks have
+    different numbers of rows, parts are made equal instead. None is empty: for that, the shortest
+    rank's parts are as many as its rows, and others' may be larger than ``part_size``.
+    """
+    if part_size <= 0:
+        return [rows]
+    parts = max(1, min(-(-max(of_ranks) // part_size), *of_ranks))
+    if parts == -(-rows // part_size):
+        return [part_size] * (parts - 1) + [rows - part_size * (parts - 1)]
+    return [rows // parts + (place < rows % parts) for place in range(parts)]
 
 
 def autocast(batch: Batch, bf16: bool) -> torch.autocast:
@@ -163,6 +193,9 @@ class Optimisation:
 class Learner:
     """A model with its task and optimiser. ``step`` learns; ``losses`` scores, leaving no trace.
 
+    On several ranks each has a learner with the same weights, or with its shard of them, and all
+    call ``step`` together, each with its own part of one batch: the update is that of the batch.
+
     ``through`` is how the model is seen when it learns, if not as it is: at two resolutions, say.
     """
 
@@ -180,8 +213,12 @@ class Learner:
         self.task = task
         self.optimisation = optimisation
         self.steps = 0
+        self.examples = 0
+        """How many examples the last update learned from, on all ranks."""
         self.recomputes = False
         """Whether the last update ran its forward pass twice, to save memory."""
+        self._together = is_sharded(model)
+        self._statistics = statistics(model)
         self._run = self._compiled(model)
         self._learned = InParts(
             self._seen(through), optimisation.micro_batch_size if task.coupled else 0
@@ -213,31 +250,40 @@ class Learner:
         )
 
     def step(self, batch: Batch) -> Float[Tensor, ""]:
-        """One update on the mean learn loss of ``batch``, which is returned, detached."""
+        """One update on the mean learn loss of ``batch``, which is returned, detached.
+
+        On several ranks that is the batch of all of them; for all.
+        """
         self.steps += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.schedule(self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(batch)
+        average_gradients(self.model)
         if self.optimisation.clip_norm > 0:
-            clip_grad_norm_(self.model.parameters(), self.optimisation.clip_norm)
+            clip_gradients(list(self.model.parameters()), self.optimisation.clip_norm)
         self.optimizer.step()
         self.task.constrain(self.model)
+        follow_main(self._statistics)
         self._follow()
         return loss
 
     def _backward(self, batch: Batch) -> Float[Tensor, ""]:
         """Add the gradient of the learn loss of ``batch``; the loss, detached."""
         part_size = self.optimisation.micro_batch_size
-        self.recomputes = self.task.coupled and 0 < part_size < size(batch)
+        of_ranks = counts(size(batch))
+        self.examples = sum(of_ranks)
+        self.recomputes = self.task.coupled and 0 < part_size < max(of_ranks)
+        together = of_ranks if self._together else None
         losses = []
-        for part in [batch] if self.task.coupled else split(batch, part_size):
-            share = size(part) / size(batch)
+        for part in [batch] if self.task.coupled else split(batch, part_size, together):
+            # Ranks' gradients are averaged: each rank's share of the whole is so many times as big.
+            share = len(of_ranks) * size(part) / self.examples
             with autocast(part, self.optimisation.bf16):
                 loss = self.task.learn_loss(self._learned, part) * share
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        return torch.stack(losses).sum()
+        return mean_over_ranks(torch.stack(losses).sum())
 
     def _seen(self, through: ThroughModel | None) -> nn.Module:
         view = self.model if through is None else through(self.model)
@@ -259,8 +305,10 @@ class Learner:
                 self._average[name].copy_(value)
 
     def evaluated_weights(self) -> Mapping[str, Tensor]:
-        """The weights that count at the end: their average where one is kept."""
-        return self.model.state_dict() if self._average is None else self._average
+        """The weights that count at the end: their average where one is kept. See `whole`."""
+        kept = self.model.state_dict() if self._average is None else self._average
+        weights: Mapping[str, Tensor] = whole(kept)
+        return weights
 
     @contextmanager
     def evaluated(self) -> Iterator[nn.Module]:
@@ -276,26 +324,52 @@ class Learner:
             self.model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimiser, average and the number of updates."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self._average,
-            "steps": self.steps,
-        }
+        """Weights, optimiser, average and the number of updates; for all, numbers on rank 0.
+
+        It is the same however many ranks there are, and whether they hold shards.
+        """
+        state: dict[str, Any] = whole(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self._average,
+                "steps": self.steps,
+            }
+        )
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where the learner that wrote ``state`` stood."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Continue where the learner that wrote ``state`` stood, whole on every rank."""
+        held = self.model.state_dict()
+        model = {name: as_held(value, held[name]) for name, value in state["model"].items()}
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(self._held(state["optimizer"]))
         self.steps = state["steps"]
         if self._average is not None:
             for name, value in state["average"].items():
-                self._average[name].copy_(value)
+                self._average[name].copy_(as_held(value, self._average[name]))
+
+    def _held(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole state of an optimiser as this rank holds it: by parameter, in their order."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        of_parameters = {
+            place: {
+                name: as_held(value, parameters[place])
+                if isinstance(value, Tensor) and value.shape == parameters[place].shape
+                else value
+                for name, value in values.items()
+            }
+            for place, values in state["state"].items()
+        }
+        return {**state, "state": of_parameters}
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors, scalars and what the model or a part of it exempts do not."""
+    """Matrices decay; vectors, numbers and what the model or a part of it exempts do not.
+
+    Single numbers are a group of their own: they are whole where all else is in shards, and an
+    optimiser cannot take both at once.
+    """
     exempt = {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
@@ -303,6 +377,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     }
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if p.ndim >= 2 and name not in exempt]
-    spared = [p for name, p in named if p.ndim < 2 or name in exempt]
-    groups = [(decayed, weight_decay), (spared, 0.0)]
+    spared = [p for name, p in named if p.ndim and (p.ndim < 2 or name in exempt)]
+    numbers = [p for _, p in named if p.ndim == 0]
+    groups = [(decayed, weight_decay), (spared, 0.0), (numbers, 0.0)]
     return [{"params": params, "weight_decay": decay} for params, decay in groups if params]

@@ -60,8 +60,8 @@ def train(
                     batch = next(uniform[role])
             with clock(role):
                 losses[role] = model.step(batch)
-            ledger.learn(role, size(batch))
+            ledger.learn(role, model.examples)
             if model.recomputes:
-                ledger.recompute(role, size(batch))
+                ledger.recompute(role, model.examples)
         actors.publish(number, trained)
         yield Step(number, scored, draw, losses)

@@ -252,6 +252,7 @@ def reference_config(config: Config, image_size: int, part: str | None = None) -
         contrastive=config.contrastive.model_dump(),
         models={"learner": config.models.reference},
         optimise=config.optimise.model_dump(),
+        ranks={"timeout_seconds": config.ranks.timeout_seconds},
         record=config.record.model_dump()
         | {"selection": "none", "tensorboard": False, "evaluate_every": steps},
     )

@@ -25,20 +25,23 @@ from superbatch.types import Metrics
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk. Without ``writes`` it is only read, and what a run appends goes nowhere:
+    of several ranks one writes.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
+    def open(cls, path: Path, *, writes: bool = True) -> "RunFolder":
         """The run in ``path``. Raises ``RunError`` where there is none."""
         if not (path / "config.json").is_file():
             raise RunError(
                 f"{path} is not a run folder: it has no config.json; start a run there with "
                 f"superbatch train RECIPE --out {path}"
             )
-        return cls(path)
+        return cls(path, writes=writes)
 
     def refuse_taken(self) -> None:
         """Raise ``RunError`` where anything is there already."""
@@ -86,6 +89,8 @@ class RunFolder:
 
     def append_metrics(self, row: Metrics) -> None:
         """One line more, on disk when this returns."""
+        if not self.writes:
+            return
         path = self.path / "metrics.jsonl"
         # A loss that is not finite is a fact of the run; JSON has no word for it but null.
         finite = {name: value if abs(value) < float("inf") else None for name, value in row.items()}
@@ -102,6 +107,8 @@ class RunFolder:
 
     def write_selection(self, first: int, last: int, columns: Mapping[str, np.ndarray]) -> None:
         """The choices of steps ``first`` to ``last`` as one more part."""
+        if not self.writes:
+            return
         # What is not known of an example that the bank gave again (NaN) is null in the file.
         types = {"step": pa.int32(), "id": pa.int64(), "chosen": pa.bool_()}
         arrays = {
@@ -120,6 +127,8 @@ class RunFolder:
         ``columns`` are ``"step"`` Int32, ``"id"`` and ``"draw"`` Int64; ``fingerprint`` is that of
         the data.
         """
+        if not self.writes:
+            return
         path = self.path / "chosen" / part_name(first, last)
         write_integers(path, columns, kind="record", about={"fingerprint": fingerprint})
 
@@ -129,6 +138,8 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forget everything after ``step``: it is about to happen again, the same."""
+        if not self.writes:
+            return
         rows = [row for row in self.metrics() if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         path = self.path / "metrics.jsonl"

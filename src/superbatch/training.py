@@ -7,14 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from superbatch import build
+from superbatch.actors.gathered import Gathered, Shares, travelling, without_duplicates
 from superbatch.actors.inline import InlineActor
 from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
-from superbatch.checks import check
+from superbatch.checks import check, check_ranks
 from superbatch.chosen import Chosen
 from superbatch.clock import Clock
 from superbatch.config import Config
+from superbatch.distributed import (
+    any_rank,
+    counts,
+    from_main,
+    gather_objects,
+    gather_rows,
+    is_main,
+    united,
+    world,
+)
 from superbatch.errors import CheckpointError, Stopped
 from superbatch.files import array_digest
 from superbatch.flops import Ledger
@@ -29,9 +42,9 @@ from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
 from superbatch.sources import Stream, plain
-from superbatch.sources.duplicates import without_duplicates
+from superbatch.sources.stream import Batches
 from superbatch.surroundings import Status, Surroundings
-from superbatch.types import Batch, Metrics, Role, View, size, to_device
+from superbatch.types import Batch, Metrics, Role, View, to_device
 
 
 def run_folder(config: Config) -> Path:
@@ -44,30 +57,34 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     around = around or Surroundings()
     config = resolved(config)
     check(config)
-    folder = RunFolder(run_folder(config))
-    folder.refuse_taken()
+    check_ranks(config, world()[1])
+    folder = RunFolder(run_folder(config), writes=is_main())
+    from_main(folder.refuse_taken)
     # All that can be refused is refused before anything is written.
     run = Run(config, problem_of(config), folder, around)
-    folder.create(config.model_dump(mode="json"), build.environment(around.command))
+    facts = config.model_dump(mode="json"), build.environment(around.command)
+    from_main(lambda: folder.create(*facts))
     return run.finish()
 
 
 def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     """Continue the run in ``path`` from its newest checkpoint; the summary."""
-    folder = RunFolder.open(path)
-    summary: dict[str, Any] | None = folder.summary()
+    folder = RunFolder.open(path, writes=is_main())
+    summary: dict[str, Any] | None = from_main(folder.summary)
     if summary is not None:
         return summary
     around = around or Surroundings()
-    config = Config.model_validate(folder.config())
+    config = Config.model_validate(from_main(folder.config))
+    check_ranks(config, world()[1])
     run = Run(config, problem_of(config), folder, around)
-    folder.describe(build.environment(around.command))
+    environment = build.environment(around.command)
+    from_main(lambda: folder.describe(environment))
     return run.finish()
 
 
 def start_or_resume(config: Config, path: Path, around: Surroundings) -> dict[str, Any]:
     """Go on with the run in ``path``, or start it there as ``config``."""
-    if (path / "config.json").is_file():
+    if from_main((path / "config.json").is_file):
         return resume(path, around)
     return start(config.changed(out=str(path)), around)
 
@@ -82,6 +99,11 @@ def refuse_other_inputs(
                 f"the {name} of {run} changed since its last checkpoint (then {then[name]}, now "
                 f"{now[name]}); put it back, or start a new run"
             )
+
+
+def state_of_all(stream: Batches) -> dict[str, Any]:
+    """The state of ``stream``, with what any rank found broken; for all."""
+    return stream.state_dict() | {"skipped": united(stream.skipped)}
 
 
 class Run:
@@ -116,6 +138,7 @@ class Run:
         self.stream = build.stream_of(
             config, problem, config.select.super_batch_size, view if same else plain
         )
+        self.shares = Shares(self._read)
         self.uniform = self._uniform_streams(view)
         self.result: Evaluation | None = None
         self.mirror: Mirror = nowhere
@@ -143,9 +166,10 @@ class Run:
         """Run from the newest checkpoint (or the start) to the end; the summary."""
         if self.reference is not None:
             self._count_reference(self.reference)
-        torch.manual_seed(derived_seed(self.config.seed, "global"))
+        rank, _ = world()
+        torch.manual_seed(derived_seed(self.config.seed, "global", *([str(rank)] if rank else [])))
         first = self._restore()
-        if self.config.record.tensorboard:
+        if self.config.record.tensorboard and is_main():
             self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
         scorer = build.scorer_of(self.config, self.problem, self.trained, self.reference)
         distinct = self.config.data.deduplicate
@@ -158,14 +182,14 @@ class Run:
         )
         looks_up = self.reference is not None and not self.reference.runs
         turns = train(
-            actors,
+            Gathered(actors, self.criterion, self.shares),
             self.bank,
             self.trained,
             self.ledger,
             steps=range(first + 1, self.config.steps + 1),
             sub_batch_size=self.config.select.sub_batch_size,
             roles=self.criterion.roles - ({"reference"} if looks_up else set()),
-            learn_view=self.learn_view,
+            learn_view=self._shown,
             uniform={role: self._on_device(stream) for role, stream in self.uniform.items()},
             clock=self.clock,
         )
@@ -183,9 +207,15 @@ class Run:
             self.clock.seconds["reference"] = reference.facts["seconds"]
 
     def _without_duplicates(self, batch: Batch) -> Batch:
-        kept = without_duplicates(batch)
-        self.recorder.duplicates_removed = size(batch) - size(kept)
+        kept, self.recorder.duplicates_removed = without_duplicates(batch)
         return kept
+
+    def _read(self, draws: Int[Tensor, " n"]) -> Batch:
+        return to_device(self.stream.read(draws.cpu().numpy()), self.device)
+
+    def _shown(self, chosen: Batch) -> Batch:
+        """This rank's share of what was chosen, as it is learned."""
+        return self.learn_view(self.shares(chosen))
 
     def _on_device(self, stream: Stream) -> Iterator[Batch]:
         return (to_device(batch, self.device) for batch in stream)
@@ -196,8 +226,9 @@ class Run:
         if self.reference is not None:
             self.reference.follow()
         last = number == self.config.steps
-        if self.reference is not None and (count := self.reference.scored_on_demand()):
-            self.ledger.score({"reference"}, count)
+        if self.reference is not None:
+            count = sum(counts(self.reference.scored_on_demand()))
+            self.ledger.score({"reference"} if count else (), count)
         with self.clock("recording"):
             self.recorder.add(step)
             self.chosen.add(step)
@@ -208,7 +239,7 @@ class Run:
         if row or number == 1 or number % record.log_every == 0:
             with self.clock("recording"):
                 self._log(step, row)
-        stop = self.around.stop() and not last
+        stop = any_rank(self.around.stop()) and not last
         if last or stop or number % record.checkpoint_every == 0:
             self._checkpoint(number)
         if stop:
@@ -227,11 +258,13 @@ class Run:
         """Whether the online model finds hard what the learner finds hard, on the sub-batch."""
         if "online" not in self.trained:
             return {}
-        batch = self.learn_view(step.draw.examples)
+        batch = self._shown(step.draw.examples)
         with self.clock("evaluation"):
-            learner, online = (self.trained[role].losses(batch) for role in ("learner", "online"))
+            learner, online = (
+                gather_rows(self.trained[role].losses(batch)) for role in ("learner", "online")
+            )
         for role in ("learner", "online"):
-            self.ledger.evaluate(role, size(batch))
+            self.ledger.evaluate(role, len(learner))
         return {"selection/agreement": rank_correlation(learner, online)}
 
     def _log(self, step: Step, evaluated: Metrics) -> None:
@@ -252,15 +285,15 @@ class Run:
         with self.clock("recording"):
             self.recorder.flush()
             self.chosen.flush()
-            save_checkpoint(
-                self.folder.checkpoints,
-                number,
-                self.state_dict(number),
-                keep=self.config.record.keep_checkpoints,
-            )
+            state, keep = self.state_dict(number), self.config.record.keep_checkpoints
+            folder = self.folder.checkpoints
+            from_main(lambda: str(save_checkpoint(folder, number, state, keep=keep)))
 
     def state_dict(self, number: int) -> dict[str, Any]:
-        """Everything with state after step ``number``."""
+        """Everything with state after step ``number``; for all, and whole on rank 0.
+
+        It is the same on any number of ranks, but for their random states, one each.
+        """
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -270,12 +303,12 @@ class Run:
             "learners": {role: learner.state_dict() for role, learner in self.trained.items()},
             "reference": self.reference.state_dict() if self.reference else {},
             "bank": self.bank.state_dict(),
-            "stream": self.stream.state_dict(),
-            "uniform": {role: stream.state_dict() for role, stream in self.uniform.items()},
+            "stream": state_of_all(self.stream),
+            "uniform": {role: state_of_all(stream) for role, stream in self.uniform.items()},
             "ledger": self.ledger.state_dict(),
             "recorder": self.recorder.state_dict(),
             "clock": self.clock.state_dict(),
-            "random": random,
+            "random": gather_objects(random),
             "result": None if self.result is None else asdict(self.result),
         }
 
@@ -290,7 +323,7 @@ class Run:
 
     def _restore(self) -> int:
         """Load the newest checkpoint, forget what came after it; the step it was made at."""
-        found = checkpoints(self.folder.checkpoints)
+        found = from_main(lambda: checkpoints(self.folder.checkpoints))
         if not found:
             self.folder.rewind(0)
             return 0
@@ -310,29 +343,33 @@ class Run:
             stream.load_state_dict(state["uniform"][role])
         self.bank.load_state_dict(
             state["bank"],
-            lambda draws: to_device(self.stream.read(draws.cpu().numpy()), self.device),
+            lambda draws: travelling(self._read(draws)),
         )
         self.ledger.load_state_dict(state["ledger"])
         self.recorder.load_state_dict(state["recorder"])
         self.clock.load_state_dict(state["clock"])
         if state["result"] is not None:
             self.result = Evaluation(**state["result"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        for random in state["random"][world()[0] :][:1]:  # more ranks than before begin anew
+            torch.set_rng_state(random["cpu"])
+            if "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.device)
         number: int = state["step"]
         self.folder.rewind(number)
         return number
 
     def _conclude(self) -> dict[str, Any]:
         """Save the weights and write the summary."""
-        for role, learner in self.trained.items():
-            save_weights(
-                self.folder.checkpoints / f"{role}.safetensors",
-                learner.evaluated_weights(),
-                self.problem.about(role),
-            )
+        weights = {role: learner.evaluated_weights() for role, learner in self.trained.items()}
         summary = self.summary()
+        return from_main(lambda: self._write_end(weights, summary))
+
+    def _write_end(
+        self, weights: Mapping[Role, Mapping[str, Tensor]], summary: dict[str, Any]
+    ) -> dict[str, Any]:
+        for role, values in weights.items():
+            path = self.folder.checkpoints / f"{role}.safetensors"
+            save_weights(path, values, self.problem.about(role))
         self.folder.finish(summary)
         return summary
 
@@ -354,7 +391,7 @@ class Run:
             "val": dict(self.result.summary),
             "selection": self.recorder.selection_summary(),
             "left_out": dict(self.problem.left_out),
-            "skipped_images": len(self.stream.skipped) + self.problem.skipped,
+            "skipped_images": len(united(self.stream.skipped)) + self.problem.skipped,
             "reference": self.reference.facts if self.reference else None,
             "checkpoint": str(self.folder.checkpoints / "learner.safetensors"),
         }

@@ -9,8 +9,9 @@ import superbatch
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
     ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
+    ["launch", "sharding"],
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
-    ["bank", "joint", "learner", "cost", "flops", "tables"],
+    ["bank", "joint", "parted", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
     ["loop", "selector"],
     ["integrations"],

@@ -126,7 +126,7 @@ def test_ranks_share_the_batch():
         for r in range(3)
     ]
     assert whole[1] == [6, 7, 8, 9, 10, 11]
-    assert [part[1] for part in parts] == [[6, 9], [7, 10], [8, 11]]
+    assert [part[1] for part in parts] == [[6, 7], [8, 9], [10, 11]]
 
 
 @pytest.mark.parametrize(

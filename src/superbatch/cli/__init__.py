@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from superbatch import launch
 from superbatch.errors import Stopped, SuperbatchError
 
 
@@ -28,6 +29,12 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with launch.one_voice():
+        return launch.leave(ended(words))
+
+
+def ended(words: Sequence[str]) -> int:
+    """Run the command in ``words`` and see that all it printed has gone out."""
     try:
         code = dispatched(words)
         sys.stdout.flush()
@@ -61,7 +68,11 @@ def guarded(name: str, rest: Sequence[str]) -> int:
     from superbatch.files import out_of_space
 
     try:
+        if name != "train":
+            launch.refuse_several(name)
         code: int = importlib.import_module(f"superbatch.cli.{name}").run(rest)
+    except launch.Silent:
+        return FAILED
     except SuperbatchError as error:
         return complain(str(error), FAILED if isinstance(error, Stopped) else BAD_USAGE)
     except OSError as error:
@@ -85,5 +96,6 @@ def overview() -> str:
 
 def complain(message: str, code: int) -> int:
     """Say what was wrong, on the error stream."""
-    print(f"superbatch: {message}", file=sys.stderr)
+    if launch.speaks():
+        print(f"superbatch: {message}", file=sys.stderr)
     return code

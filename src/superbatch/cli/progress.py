@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from superbatch import launch
 from superbatch.cli.output import console
 from superbatch.surroundings import Status, Surroundings
 
@@ -117,7 +118,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("stopping after this step, with a checkpoint ...", file=sys.stderr)
+        if launch.first():
+            print("stopping after this step, with a checkpoint ...", file=sys.stderr)
 
     before = {which: signal.signal(which, ask) for which in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -12,6 +12,7 @@ import tyro
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from superbatch import launch
 from superbatch.config import Config
 from superbatch.errors import ConfigError
 
@@ -52,7 +53,8 @@ def parse(kind: type[T], default: T, argv: Sequence[str], command: str) -> T:
             refused = refused.__context__
         if refused is not None:
             raise ConfigError(wrong_values(refused, flag_of)) from refused
-        print(shown.getvalue(), file=sys.stderr, end="")
+        if launch.speaks():
+            print(shown.getvalue(), file=sys.stderr, end="")
         raise
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from superbatch import launch
 from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
 from superbatch.config import Config
@@ -29,13 +30,22 @@ def run(argv: Sequence[str]) -> int:
     from superbatch import training  # slow to import: only once the flags are known to be good
     from superbatch.cli.progress import show_summary, watched
 
-    with watched(quiet=arguments.json_) as around:
+    quiet = arguments.json_ or not launch.first()
+    with launch.joined(patience(arguments, resumed)), watched(quiet=quiet) as around:
         if resumed is None:
             summary = training.start(arguments.settings, around)
         else:
             summary = training.resume(resumed, around)
     show(summary, as_json=arguments.json_, table=show_summary)
     return 0
+
+
+def patience(arguments: Train, resumed: Path | None) -> float:
+    """How long a rank waits for others, by the run that is resumed or the one that is begun."""
+    settings = arguments.settings
+    if resumed is not None and (resumed / "config.json").is_file():
+        settings = read_config(str(resumed / "config.json"))
+    return settings.ranks.timeout_seconds
 
 
 def arguments_of(argv: Sequence[str]) -> tuple[Train, Path | None]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader
 
+from superbatch.distributed import share
 from superbatch.errors import ConfigError, DataError, SuperbatchError
 from superbatch.sources.permutation import EPOCH, permuted, random_bits
 from superbatch.sources.views import plain
@@ -46,9 +47,10 @@ class Batches(ABC):
     """Batches of ``examples`` in some order, cut from its positions 0, 1, 2, ...
 
     The batch of step ``s`` (from 1) is the positions ``[(s - 1) * batch_size, s * batch_size)``, if
-    a stream does not cut them otherwise (`bounds`), or of those the ones that this ``rank`` of
-    ``world`` takes in turn, as ``view`` shows them. So resuming is arithmetic. Which draw and which
-    example stand at a position, a stream says.
+    a stream does not cut them otherwise (`bounds`), or the part of those that is this ``rank``'s:
+    the parts of all ``world`` ranks, one after another, are the batch. All as ``view`` shows them.
+    So resuming is arithmetic, on as many ranks or others. Which draw and which example stand at a
+    position, a stream says.
 
     ``workers`` processes read ahead, 0: none; the batches are the same. They live until the
     iterator is closed or forgotten. Examples whose images are broken are missing from their batch.
@@ -139,7 +141,8 @@ class Batches(ABC):
 
     def _positions(self, step: int) -> Int64[np.ndarray, " n"]:
         start, stop = self.bounds(step)
-        return np.arange(start + self.rank, stop, self.world, dtype=np.int64)
+        positions = np.arange(start, stop, dtype=np.int64)
+        return positions[share(stop - start, self.rank, self.world)]
 
     def _read(self, positions: Int64[np.ndarray, " n"]) -> Batch:
         batch = self._unaccounted(positions)

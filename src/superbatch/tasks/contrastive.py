@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from superbatch.distributed import gather_rows, world
+from superbatch.distributed import counts, gather_rows, world
 from superbatch.errors import ConfigError
 from superbatch.tasks.pixels import answer
 from superbatch.types import Batch
@@ -125,7 +125,7 @@ class Contrastive:
         return both_ways / 2 if self.loss == "softmax" else both_ways - own
 
     def learn_loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-        """The mean over the pairs of this rank among those of all ranks.
+        """The mean over the pairs of this rank, each among those of all ranks.
 
         "softmax" is open_clip's ``ClipLoss``, the average of both directions where the paper
         (eq. 8) has their sum; "sigmoid" is its ``SigLipLoss``, a sum over the other side. Raises
@@ -161,7 +161,7 @@ class Contrastive:
         """Of each row of ``own`` among all of ``others``, where its match is in the same place."""
         function = _softmax_losses if self.loss == "softmax" else _sigmoid_losses
         rank, _ = world()
-        match = torch.arange(len(own), device=own.device) + rank * len(own)
+        match = torch.arange(len(own), device=own.device) + sum(counts(len(own))[:rank])
         # With gradients every part is kept until they are computed: parts would save nothing.
         at_once = len(own) if torch.is_grad_enabled() else _ROWS_AT_ONCE
         losses = []

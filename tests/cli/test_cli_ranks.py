@@ -1,0 +1,148 @@
+"""``torchrun -m superbatch train``, as it is typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from superbatch import launch
+from superbatch.cli import main
+from superbatch.errors import RunError
+
+
+SMALL = ("--models.learner", "mu-1000/4", "--record.selection", "none")
+
+
+def start(folder, *words, ranks=2):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    return subprocess.Popen(
+        [*command, "-m", "superbatch", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_train_write_and_speak_as_one(tmp_path, capsys):
+    ended = start(tmp_path, "train", "hard", "--steps", "6", "--out", "run", "--json", *SMALL)
+    out, error = ended.communicate(timeout=280)
+    assert ended.returncode == 0, error
+    summary = json.loads(out)  # one object, and nothing else
+    assert summary == json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["examples_learned"] == 6 * 64
+    assert summary["examples_seen"] == 6 * 128
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["ranks"] == 2
+    assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["top1"] > 0
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_ends_all_with_one_sentence_and_the_run_goes_on_alone(
+    tmp_path, capsys
+):
+    often = ("--record.log-every", "1", "--record.checkpoint-every", "1")
+    words = ("train", "uniform", "--steps", "100000", "--out", "run", *often, *SMALL)
+    ended = start(tmp_path, *words, "--record.evaluate-every", "100000")
+    until = time.monotonic() + 200
+    while not list((tmp_path / "run/checkpoints").glob("step-*.pt")):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    os.kill(rank(ended.pid, 1), signal.SIGKILL)
+    _, error = ended.communicate(timeout=60)
+    assert ended.returncode == 1
+    assert error.count("superbatch: ") == 1
+    assert "superbatch: another rank has ended; torchrun says which" in error
+    # Of 100,000 steps only the next few: a run on two ranks is a run.
+    config = tmp_path / "run/config.json"
+    written = json.loads(config.read_text())
+    reached = int(max((tmp_path / "run/checkpoints").glob("step-*.pt")).stem[5:])
+    config.write_text(json.dumps(written | {"steps": reached + 2}))
+    assert main(["train", "--resume", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["examples_learned"] == (reached + 2) * 64
+
+
+def rank(torchrun, wanted):
+    """The process of a rank among those that ``torchrun`` has started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = path.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1]
+            environment = path.joinpath("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(parent) == torchrun and f"RANK={wanted}".encode() in environment:
+            return int(path.name)
+    raise AssertionError(f"torchrun {torchrun} has no rank {wanted}")
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """This process as torchrun starts its second rank, before ranks have met."""
+    facts = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in facts.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_of_what_all_ranks_find_rank_0_speaks(second_of_two, monkeypatch, capsys):
+    assert main(["train", "classact", "--select.sub-batch-size", "1000"]) == 2
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["train", "classact", "--select.sub-batch-size", "1000"]) == 2
+    assert "--select.sub-batch-size (1000) is larger" in capsys.readouterr().err
+
+
+def test_other_commands_are_for_one_process(second_of_two, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    assert main(["compare", "uniform", "classact"]) == 2
+    said = capsys.readouterr().err
+    assert "superbatch compare is for one process and torchrun has started 2" in said
+
+
+class Meeting:
+    """Ranks that have met, as far as this one can see, and how many of them failed."""
+
+    def __init__(self, monkeypatch):
+        self.failed = 0
+        monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+        monkeypatch.setattr("torch.distributed.TCPStore", lambda *_, **__: self)
+
+    def add(self, name, count):
+        self.failed += count
+        return self.failed
+
+
+def test_the_first_rank_that_fails_says_so_and_the_others_nothing(second_of_two, monkeypatch):
+    Meeting(monkeypatch)
+    with pytest.raises(KeyError), launch.joined(5.0):
+        raise KeyError
+    meeting = Meeting(monkeypatch)
+    meeting.failed = 1
+    with pytest.raises(launch.Silent), launch.joined(5.0):
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("Connection closed by peer [127.0.0.1]:1", "another rank has ended; torchrun says"),
+        ("Timed out waiting 5000ms for recv", "another rank was silent for 5 s"),
+    ],
+)
+def test_what_gloo_says_of_others_is_a_sentence(said, meant, second_of_two, monkeypatch):
+    Meeting(monkeypatch)
+    with pytest.raises(RunError, match=meant), launch.joined(5.0):
+        raise RuntimeError(f"[gloo/pair.cc:1] {said}")
+
+
+def test_an_error_of_this_rank_is_not_about_others(second_of_two, monkeypatch):
+    Meeting(monkeypatch)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), launch.joined(5.0):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -1,0 +1,259 @@
+"""Runs on 1, 2 and 4 ranks: one choice, one record, and each goes on where another stopped."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ranked import spawn
+from superbatch import training
+from superbatch.actors.gathered import Shares
+from superbatch.bank import MemoryBank
+from superbatch.checks import check_ranks
+from superbatch.chosen import read_chosen
+from superbatch.errors import ConfigError, DataError, RunError, Stopped
+from superbatch.parted import PartedBank
+from superbatch.recipes import recipe
+from superbatch.run import RunFolder
+from superbatch.surroundings import Surroundings
+
+
+STEPS, STOP = 6, 3
+
+
+def config(name, out, **sections):
+    base = recipe(name).changed(
+        steps=STEPS,
+        out=str(out),
+        models={"learner": "mu-1000/4", "online": "mu-2400/4", "reference": "mu-2400/4"},
+        select={"super_batch_size": 32, "sub_batch_size": 16},
+        reference_training={"steps": 2},
+        data={"flip": True},
+        record={"log_every": 1, "evaluate_every": 3},
+    )
+    return base.changed(**sections)
+
+
+RUNS = {
+    "classact": {"select": {"bank_super_batches": 2}},
+    "rho_loss": {"ranks": {"kind": "fsdp"}, "optimise": {"micro_batch_size": 6}},
+    "hard": {"ranks": {"selection": "local"}},
+}
+
+
+def stopping():
+    asked = iter(range(10**6))
+    return Surroundings(stop=lambda: next(asked) + 1 >= STOP)
+
+
+def stopped(name, out):
+    with pytest.raises(Stopped):
+        training.start(config(name, out, **RUNS[name]), stopping())
+
+
+def short(out, data):
+    """Uniform on data with two broken images: a batch comes out short."""
+    training.start(
+        config(
+            "uniform",
+            out,
+            data={"path": str(data), "flip": False},
+            select={"sub_batch_size": 48},
+            record={"selection": "none", "evaluate_every": STEPS},
+        )
+    )
+
+
+def two(rank, folder):
+    for name in RUNS:
+        training.start(config(name, folder / f"{name}-two", **RUNS[name]))
+        stopped(name, folder / f"{name}-two-four")
+        training.resume(folder / f"{name}-one-two") if name != "hard" else None
+    short(folder / "short-two", folder / "broken.parquet")
+    try:
+        training.start(config("uniform", folder / "hard-two"))
+    except RunError as error:
+        return str(error)
+
+
+def four(rank, folder):
+    for name in RUNS:
+        training.resume(folder / f"{name}-two-four")
+    short(folder / "short-four", folder / "broken.parquet")
+
+
+def write_broken(path):
+    """300 images, two of them broken."""
+    generator = np.random.default_rng(0)
+    images, labels = [], generator.integers(0, 3, 300)
+    for _ in labels:
+        file = io.BytesIO()
+        Image.fromarray(generator.integers(0, 255, (8, 8), dtype=np.uint8)).save(file, "PNG")
+        images.append(file.getvalue())
+    images[7] = images[123] = b"not an image"
+    pq.write_table(pa.table({"image": images, "label": labels}), path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs by their name and the ranks that they had, one after another."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_broken(folder / "broken.parquet")
+    for name in RUNS:
+        if name != "hard":
+            training.start(config(name, folder / f"{name}-one", **RUNS[name]))
+            stopped(name, folder / f"{name}-one-two")
+    short(folder / "short-one", folder / "broken.parquet")
+    said = spawn(two, 2, folder)
+    (folder / "said.json").write_text(json.dumps(said))
+    for name in RUNS:
+        shutil.copytree(folder / f"{name}-two-four", folder / f"{name}-two-one")
+        training.resume(folder / f"{name}-two-one")
+    spawn(four, 4, folder)
+    return folder
+
+
+def learned(path):
+    record = read_chosen(RunFolder(path))
+    return record.steps.tolist(), record.ids.tolist(), record.draws.tolist()
+
+
+def summary(path):
+    return json.loads((path / "summary.json").read_text())
+
+
+PAIRS = [
+    *((f"{name}-one", f"{name}-{ranks}") for name in ("classact", "rho_loss")
+      for ranks in ("two", "one-two", "two-one", "two-four")),
+    ("hard-two", "hard-two-one"),
+    ("hard-two", "hard-two-four"),
+    ("short-one", "short-two"),
+    ("short-one", "short-four"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_the_same_is_chosen_in_the_same_order(folder, one, other):
+    assert learned(folder / one) == learned(folder / other)
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_all_that_ran_is_counted_once(folder, one, other):
+    first, second = summary(folder / one), summary(folder / other)
+    for name in ("flops", "examples_seen", "examples_learned", "skipped_images"):
+        assert first[name] == second[name], name
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_the_record_is_one_runs(folder, one, other):
+    rows = [RunFolder(folder / name).metrics() for name in (one, other)]
+    for first, second in zip(*rows, strict=True):
+        assert first.keys() == second.keys()
+        for name in set(first) - {"seconds"}:
+            assert first[name] == pytest.approx(second[name], rel=2e-3, abs=1e-5), name
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_the_weights_are_one_runs(folder, one, other):
+    first, second = (
+        torch.cat([w.flatten() for _, w in sorted(load_file(path).items())])
+        for path in (folder / name / "checkpoints/learner.safetensors" for name in (one, other))
+    )
+    # Adam makes whole steps of rounding where a gradient is 0, that of a key's bias for one.
+    assert (first - second).norm() / first.norm() < 1e-3
+
+
+def test_every_score_is_written_once(folder):
+    tables = [
+        pa.concat_tables(
+            [pq.read_table(part) for part in RunFolder(folder / name).parts("selection")]
+        )
+        for name in ("classact-one", "classact-two-four")
+    ]
+    first, second = (table.select(["step", "id", "chosen"]).to_pydict() for table in tables)
+    assert first == second
+    assert len(first["id"]) >= STEPS * 32
+
+
+def test_short_super_batches_are_there(folder):
+    assert summary(folder / "short-one")["skipped_images"] == 2
+    assert summary(folder / "short-one")["examples_learned"] < STEPS * 48
+
+
+def test_what_one_rank_refuses_all_refuse(folder):
+    for said in json.loads((folder / "said.json").read_text()):
+        assert "hard-two exists; continue that run with --resume" in said
+
+
+def test_a_rank_learns_from_its_share_and_reads_what_it_does_not_hold(monkeypatch):
+    monkeypatch.setattr("superbatch.distributed.world", lambda: (1, 2))
+
+    def read(draws):
+        return {"id": draws + 100, "draw": draws, "image": draws[:, None] * 10}
+
+    shares = Shares(read)
+    shares.hold(read(torch.tensor([4, 6, 5, 7])))
+    chosen = {"id": torch.arange(100, 108), "draw": torch.tensor([0, 1, 2, 3, 7, 2, 6, 4])}
+    share = shares(chosen)
+    assert share["draw"].tolist() == [7, 2, 6, 4]
+    assert share["id"].tolist() == [107, 102, 106, 104]
+    assert share["image"].flatten().tolist() == [70, 20, 60, 40]
+    assert shares.read_again == 1
+
+
+def test_an_image_that_only_another_rank_can_read_is_an_error(monkeypatch):
+    monkeypatch.setattr("superbatch.distributed.world", lambda: (0, 2))
+    held = {"id": torch.arange(2), "draw": torch.arange(2), "image": torch.zeros(2, 1)}
+    shares = Shares(lambda draws: {name: field[:0] for name, field in held.items()})
+    shares.hold(held)
+    with pytest.raises(DataError, match="1 images that another rank has read cannot be decoded"):
+        shares({"draw": torch.tensor([0, 9, 3, 4])})
+
+
+def test_one_process_learns_from_what_was_chosen_as_it_is():
+    shares = Shares(lambda draws: pytest.fail("nothing is read again"))
+    batch = {"id": torch.arange(3), "draw": torch.arange(3), "image": torch.zeros(3, 1)}
+    shares.hold(batch)
+    assert shares(batch) is batch
+
+
+def part_bank(part, parts):
+    return MemoryBank(8 // parts, generator=torch.Generator().manual_seed(part), temperature=0.0)
+
+
+def test_each_part_gives_the_best_of_its_own():
+    bank = PartedBank(part_bank, parts=2, super_batch_size=8)
+    examples = {"id": torch.arange(8), "draw": torch.arange(8, 16)}
+    scores = torch.tensor([9.0, 8.0, 7.0, 6.0, 0.0, 3.0, 1.0, 2.0])
+    bank.add(examples, scores, 5)
+    draw = bank.sample(4)
+    assert draw.examples["id"].tolist() == [0, 1, 5, 7]
+    assert draw.scores[draw.index].tolist() == [9.0, 8.0, 3.0, 2.0]
+    assert draw.weights_step.tolist() == [5, 5, 5, 5]
+
+
+def test_a_short_part_gives_what_it_has():
+    bank = PartedBank(part_bank, parts=2, super_batch_size=8)
+    bank.add({"id": torch.arange(5), "draw": torch.tensor([0, 1, 2, 3, 7])}, torch.arange(5.0))
+    assert bank.sample(4).examples["draw"].tolist() == [2, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("sections", "ranks", "message"),
+    [
+        ({}, 3, r"--select.super-batch-size is 32 over all ranks, and 3 .*; make it 30 or 33"),
+        ({"select": {"sub_batch_size": 2}}, 4, r"sub-batch-size is 2 .*; make it 4"),
+        ({"ranks": {"kind": "fsdp"}, "contrastive": {"score_patch": 16}}, 2, "take ddp"),
+        ({"ranks": {"selection": "local"}, "select": {"joint": True}}, 4, "chooses 4 pairs in"),
+    ],
+)
+def test_what_ranks_cannot_do_is_refused(sections, ranks, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        check_ranks(config("hard", tmp_path, **sections), ranks)
