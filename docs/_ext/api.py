@@ -18,8 +18,9 @@ def rooms(source: Path = SOURCE) -> dict[str, list[str]]:
     """Every public room by its dotted name, with the modules inside."""
     found = {}
     for path in sorted(source.iterdir()):
-        inside = sorted(path.rglob("[!_]*.py")) if (path / "__init__.py").exists() else []
-        if (inside or path.suffix == ".py") and path.stem not in (*NO_API, "__init__"):
+        is_room = path.suffix == ".py" or (path / "__init__.py").exists()
+        if is_room and path.stem not in (*NO_API, "__init__"):
+            inside = sorted(path.rglob("[!_]*.py"))
             found[dotted(path, source)] = [dotted(one, source) for one in inside]
     return found
 
@@ -33,8 +34,8 @@ def index(names: list[str]) -> str:
     """The page that leads to all others."""
     listed = "".join(f"   {name}\n" for name in names)
     words = (
-        "What has a name without an underscore can be relied on within a minor version. "
-        "``B`` in a shape is the super-batch, ``b`` the sub-batch, ``n`` any count, ``C`` classes.\n"
+        "In shapes, ``B`` is the super-batch, ``b`` the sub-batch, ``n`` any count and ``C`` the "
+        "classes. What begins with an underscore is nobody's business.\n"
     )
     toctree = f".. toctree::\n   :hidden:\n\n{listed}"
     return "\n".join([heading("API", "="), words, summary(names), toctree])
@@ -44,7 +45,7 @@ def page(name: str, inside: list[str], source: Path = SOURCE) -> str:
     """The text of the page of the room ``name``."""
     parts = [heading(name, "="), automodule(name)]
     package = source.parent / Path(*name.split(".")) / "__init__.py"
-    if inside and (taken := taken_in(package)):
+    if package.exists() and (taken := taken_in(package)):
         parts += ["Names of this package:\n", summary([f"~{one}" for one in taken])]
     for module in inside:
         parts += [heading(module, "-"), automodule(module)]

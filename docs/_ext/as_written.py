@@ -74,8 +74,8 @@ def fields(node: ast.ClassDef, obj: Any) -> str:
 
 def bound(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """Parameters of a method without the first, which is bound."""
-    arguments, static = copy.copy(node.args), "staticmethod" in map(ast.unparse, node.decorator_list)
-    if arguments.args and not static:
+    arguments = copy.copy(node.args)
+    if arguments.args and "staticmethod" not in map(ast.unparse, node.decorator_list):
         arguments.args = arguments.args[1:]
     return ast.unparse(arguments)
 
