@@ -53,7 +53,7 @@ def run_folder(config: Config) -> Path:
 
 
 def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
-    """Run ``config`` in a new folder; the summary. Errors are ``SuperbatchError``s."""
+    """Run ``config`` in a new folder; the summary. Raises ``SuperbatchError``."""
     around = around or Surroundings()
     config = resolved(config)
     check(config)

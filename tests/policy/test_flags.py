@@ -54,6 +54,7 @@ COMMANDS = {
     "compare": "baseline confirm json_ seeds settings",
     "evaluate": "json_ linear_probe settings zero_shot",
     "order": "allow_unfinished batch examples json_ kind out run steps",
+    "explain": "id json_ no_data runs step top",
     "export": "out",
     "report": "allow_mixed baseline figures json_ metric out runs smooth",
 }

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "write a trained model of pairs as open_clip reads it",
     "cost": "does selection pay? before spending anything",
     "report": "one page on finished or running runs",
+    "explain": "one super-batch: why each example was kept or dropped",
 }
 
 DONE, FAILED, BAD_USAGE = 0, 1, 2

@@ -147,7 +147,7 @@ def gallery(
             never[np.argsort(-choices.seen[never], kind="stable")][:count],
         ),
     ]
-    shown = _read(choices.ids[np.unique(np.concatenate([rows for *_, rows in fates]))], examples)
+    shown = look_up(choices.ids[np.unique(np.concatenate([rows for *_, rows in fates]))], examples)
     return [
         Group(title, meaning, tuple(_tile(choices, int(row), shown) for row in rows))
         for title, meaning, rows in fates
@@ -155,7 +155,9 @@ def gallery(
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
+    """What there is to see of an example; None where there is nothing, or it is not known."""
+
     picture: str | None = None
     label: str | None = None
     truth: str | None = None
@@ -163,7 +165,7 @@ class _Seen:
     matched: bool | None = None
 
 
-def _read(ids: Ids, examples: Examples | None) -> dict[int, _Seen]:
+def look_up(ids: Ids, examples: Examples | None) -> dict[int, Seen]:
     """What there is to see of those of ``ids`` that the data has."""
     if examples is None:
         return {}
@@ -176,7 +178,7 @@ def _read(ids: Ids, examples: Examples | None) -> dict[int, _Seen]:
     batch = {name: np.asarray(field) for name, field in examples.read(rows).items()}
     said = _said(batch, rows, examples)
     return {
-        int(example): _Seen(thumbnail(image), **words)
+        int(example): Seen(thumbnail(image), **words)
         for example, image, words in zip(batch["id"], batch["image"], said, strict=True)
     }
 
@@ -205,7 +207,7 @@ def _class_name(examples: Labelled, label: int) -> str:
     return str(names[label]) if 0 <= label < len(names) else str(label)
 
 
-def _tile(choices: Choices, row: int, shown: Mapping[int, _Seen]) -> Tile:
+def _tile(choices: Choices, row: int, shown: Mapping[int, Seen]) -> Tile:
     example = int(choices.ids[row])
     means = {name: float(column[row]) for name, column in choices.means.items()}
     losses = {
@@ -215,7 +217,7 @@ def _tile(choices: Choices, row: int, shown: Mapping[int, _Seen]) -> Tile:
     }
     return Tile(
         example,
-        **vars(shown.get(example, _Seen())),
+        **vars(shown.get(example, Seen())),
         score=means["score"],
         wish=means["wish"],
         losses=losses,
