@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -325,3 +327,12 @@ def test_a_task_of_the_users_own_sees_its_own_structure():
     assert kept["tag"] == "train"
     assert len(kept["views"][0]) == 8
     assert float(chooser.learn(kept)) > 0
+
+
+def test_names_are_there_and_importing_waits_for_torch():
+    assert superbatch.criterion.learnability is learnability
+    assert superbatch.tasks.Classification is Classification
+    code = "import sys, superbatch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        _ = superbatch.no_such_name

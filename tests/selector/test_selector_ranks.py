@@ -12,6 +12,7 @@ from selector_parts import digits, linear
 from torch.nn import functional
 
 
+pytestmark = pytest.mark.slow  # three processes that import torch
 HERE = Path(__file__).parent
 
 

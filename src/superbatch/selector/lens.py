@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,7 +59,7 @@ class Lens(Protocol):
         ...
 
     def learn_loss(
-        self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None
+        self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None, how: Precision
     ) -> Float[Tensor, ""]:
         """What an update on the kept rows descends."""
         ...
@@ -93,21 +94,19 @@ class TaskLens:
         self, model: nn.Module, seen: Any, ids: Int64[Tensor, " n"], how: Precision
     ) -> Float[Tensor, " n"]:
         """See `Lens.measured`."""
-
-        def of(model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
-            return self.measure.of(self.task, model, batch)
-
+        of = partial(self.measure.of, self.task)
         run = traceless(model, of, micro_batch_size=how.micro_batch_size, bf16=how.bf16)
         return run({**seen, "id": ids.to(device_of(seen))})
 
     def learn_loss(
-        self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None
+        self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None, how: Precision
     ) -> Float[Tensor, ""]:
         """The task's learn loss; it weighs each row by field "weight", where there is one."""
         fields = self.seen(batch)
         if weights is not None:
             fields["weight"] = weights.to(device_of(fields))
-        return self.task.learn_loss(model, fields)
+        with how(fields):
+            return self.task.learn_loss(model, fields)
 
     def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
         """See `Lens.first_look`: the width of the task's logits, where it has any."""
@@ -149,10 +148,11 @@ class FunctionLens:
         return torch.cat(found)
 
     def learn_loss(
-        self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None
+        self, model: nn.Module, batch: Any, weights: Float[Tensor, " b"] | None, how: Precision
     ) -> Float[Tensor, ""]:
         """The mean loss of the rows, each with its weight."""
-        losses = self._losses(model, batch)
+        with how(batch):
+            losses = self._losses(model, batch)
         return losses.mean() if weights is None else (losses * weights.to(losses.device)).mean()
 
     def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:

@@ -19,6 +19,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": ("images", "pixel_values", "img", "input", "inputs", "x"),
     "label": ("labels", "target", "targets", "y"),
     "text": ("texts", "input_ids", "tokens", "caption", "captions"),
+    "mask": ("attention_mask",),
     "id": ("ids",),
 }
 """What others call the fields of our tasks."""
@@ -47,7 +48,7 @@ def usual_fields(batch: Any) -> dict[str, Any]:
         for name in theirs:
             if name in fields:
                 fields.setdefault(ours, fields[name])
-    return {name: field for name, field in fields.items() if isinstance(field, Tensor)}
+    return {name: each for name, each in fields.items() if isinstance(each, Tensor) and each.ndim}
 
 
 def ids_of(batch: Any, count: int, find: Callable[[Any], Any] | None) -> Int64[Tensor, " n"] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,10 +50,9 @@ class Scorer:
         ids = self.lens.ids(seen) if ids is None else ids
         known = torch.arange(count) if ids is None else ids
         losses = {role: self.losses(role, seen, known) for role in sorted(self.criterion.roles)}
-        plain = replace(self.criterion, shape=as_is)
         device = next(iter(losses.values())).device
         sources = {role: _given(losses[role]) for role in losses}
-        sums = plain.score({"id": known.to(device)}, sources)
+        sums = self._sums.score({"id": known.to(device)}, sources)
         return Scores(self._shaped(sums), losses, ids)
 
     def losses(self, role: Role, seen: Any, ids: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -61,6 +61,10 @@ class Scorer:
         if isinstance(model, LossTable):
             return model({"id": ids} if model.missing is None else {**seen, "id": ids})
         return self.lens.measured(bare(model), seen, ids, self.how)
+
+    @cached_property
+    def _sums(self) -> Criterion:
+        return replace(self.criterion, shape=as_is)
 
     def _shaped(self, sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         if not self.together:
@@ -101,5 +105,5 @@ def bare(model: nn.Module) -> nn.Module:
     return inner
 
 
-def _given(losses: Float[Tensor, " B"]) -> LossSource:
+def _given(losses: Tensor) -> LossSource:
     return lambda batch: losses

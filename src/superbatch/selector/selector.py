@@ -154,14 +154,10 @@ class Selector:
         weights = batch.weights if isinstance(batch, Selection) else None
         kept = batch.batch if isinstance(batch, Selection) else batch
         lens, how = self._scorer.lens, self._scorer.how
-
-        def loss(model: nn.Module) -> Float[Tensor, ""]:
-            with how(kept):
-                return lens.learn_loss(model, kept, weights)
-
         with self._stopwatch("learn", device_of(kept)):
-            self._online_loss = self._online.step(loss)
-        return self._online_loss
+            loss = self._online.step(lambda model: lens.learn_loss(model, kept, weights, how))
+        self._online_loss = loss
+        return loss
 
     def to(self, device: torch.device | str) -> "Selector":
         """Move the online model, with its optimizer, and the reference; the learner is not ours."""
