@@ -199,7 +199,7 @@ def test_a_rank_learns_from_its_share_and_reads_what_it_does_not_hold(monkeypatc
         return {"id": draws + 100, "draw": draws, "image": draws[:, None] * 10}
 
     shares = Shares(read)
-    shares.hold(read(torch.tensor([4, 6, 5, 7])))
+    shares.hold({**read(torch.tensor([4, 6, 5, 7])), "logits/learner/image": torch.zeros(4, 2)})
     chosen = {"id": torch.arange(100, 108), "draw": torch.tensor([0, 1, 2, 3, 7, 2, 6, 4])}
     share = shares(chosen)
     assert share["draw"].tolist() == [7, 2, 6, 4]

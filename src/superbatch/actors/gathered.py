@@ -15,6 +15,7 @@ from superbatch.actors.scorers import given
 from superbatch.criterion import Criterion
 from superbatch.distributed import counts, gather_batch, share_of_choice, world
 from superbatch.errors import DataError
+from superbatch.joint import without_factors
 from superbatch.learner import Learner
 from superbatch.sources.duplicates import duplicates
 from superbatch.types import Batch, Role, concat, size, take
@@ -47,8 +48,8 @@ class Shares:
         """How many examples had to be read a second time, so far."""
 
     def hold(self, batch: Batch) -> None:
-        """Keep ``batch``, in place of the one before."""
-        self._held = batch
+        """Keep ``batch``, as it came from its source, in place of the one before."""
+        self._held = without_factors(batch)
 
     def __call__(self, chosen: Batch) -> Batch:
         """This rank's share of ``chosen``, which are the same on every rank; a ``View``, for all.
