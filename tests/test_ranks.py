@@ -44,6 +44,7 @@ def config(name, out, **sections):
 RUNS = {
     "classact": {"select": {"bank_super_batches": 2}},
     "rho_loss": {"ranks": {"kind": "fsdp"}, "optimise": {"micro_batch_size": 6}},
+    "classact_online": {"reference_training": {"batch_multiple": 2}},
     "hard": {"ranks": {"selection": "local"}},
 }
 
@@ -130,7 +131,7 @@ def summary(path):
 
 
 PAIRS = [
-    *((f"{name}-one", f"{name}-{ranks}") for name in ("classact", "rho_loss")
+    *((f"{name}-one", f"{name}-{ranks}") for name in RUNS if name != "hard"
       for ranks in ("two", "one-two", "two-one", "two-four")),
     ("hard-two", "hard-two-one"),
     ("hard-two", "hard-two-four"),
