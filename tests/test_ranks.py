@@ -44,6 +44,7 @@ def config(name, out, **sections):
 RUNS = {
     "classact": {"select": {"bank_super_batches": 2}},
     "rho_loss": {"ranks": {"kind": "fsdp"}, "optimise": {"micro_batch_size": 6}},
+    "classact_online": {"reference_training": {"batch_multiple": 2}},
     "hard": {"ranks": {"selection": "local"}},
 }
 
@@ -130,7 +131,7 @@ def summary(path):
 
 
 PAIRS = [
-    *((f"{name}-one", f"{name}-{ranks}") for name in ("classact", "rho_loss")
+    *((f"{name}-one", f"{name}-{ranks}") for name in RUNS if name != "hard"
       for ranks in ("two", "one-two", "two-one", "two-four")),
     ("hard-two", "hard-two-one"),
     ("hard-two", "hard-two-four"),
@@ -199,7 +200,7 @@ def test_a_rank_learns_from_its_share_and_reads_what_it_does_not_hold(monkeypatc
         return {"id": draws + 100, "draw": draws, "image": draws[:, None] * 10}
 
     shares = Shares(read)
-    shares.hold(read(torch.tensor([4, 6, 5, 7])))
+    shares.hold({**read(torch.tensor([4, 6, 5, 7])), "logits/learner/image": torch.zeros(4, 2)})
     chosen = {"id": torch.arange(100, 108), "draw": torch.tensor([0, 1, 2, 3, 7, 2, 6, 4])}
     share = shares(chosen)
     assert share["draw"].tolist() == [7, 2, 6, 4]

@@ -15,6 +15,7 @@ from superbatch.actors.scorers import given
 from superbatch.criterion import Criterion
 from superbatch.distributed import counts, gather_batch, share_of_choice, world
 from superbatch.errors import DataError
+from superbatch.joint import without_factors
 from superbatch.learner import Learner
 from superbatch.sources.duplicates import duplicates
 from superbatch.types import Batch, Role, concat, size, take
@@ -28,7 +29,7 @@ ReadDraws = Callable[[Int64[Tensor, " n"]], Batch]
 
 
 def travelling(batch: Batch) -> Batch:
-    """What every rank may have of ``batch``: all of it in one process, else all but pixels."""
+    """What every rank has of ``batch``: all of it in one process, else all but pixels."""
     if world()[1] == 1:
         return batch
     return {name: field for name, field in batch.items() if name != PIXELS}
@@ -47,8 +48,8 @@ class Shares:
         """How many examples had to be read a second time, so far."""
 
     def hold(self, batch: Batch) -> None:
-        """Keep ``batch``, in place of the one before."""
-        self._held = batch
+        """Keep ``batch``, as it came from its source, in place of the one before."""
+        self._held = without_factors(batch)
 
     def __call__(self, chosen: Batch) -> Batch:
         """This rank's share of ``chosen``, which are the same on every rank; a ``View``, for all.
@@ -97,6 +98,9 @@ class Gathered:
         """The next super-batch of every rank, when all have theirs."""
         for scored in self._actors:
             self._shares.hold(scored.examples)
+            if world()[1] == 1:
+                yield scored
+                continue
             light = travelling(scored.examples)
             of_roles = {f"loss/{role}": losses for role, losses in scored.losses.items()}
             everywhere = gather_batch({**light, **of_roles})
