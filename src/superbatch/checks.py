@@ -1,9 +1,12 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
 from superbatch.config import Config, uses_reference
-from superbatch.criterion import CRITERIA, as_is
 from superbatch.errors import ConfigError
-from superbatch.measures import gradient_norm, loss
+
+
+OF_LOSSES = ("uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss")
+"""The criteria that are sums of losses and nothing else (a test holds them to it: the criteria
+themselves need torch, and nothing that answers ``--help`` may)."""
 
 
 def check(config: Config) -> None:
@@ -24,13 +27,12 @@ def check_selection(config: Config) -> None:
             f"--select.super-batch-size ({select.super_batch_size}); "
             "the sub-batch is chosen from the super-batch"
         )
-    criterion = CRITERIA[select.criterion]
-    if select.joint and (criterion.measure != loss or criterion.shape != as_is):
+    if select.joint and select.criterion not in OF_LOSSES:
         raise ConfigError(
             f"--select.joint chooses by losses of pairs and criterion {select.criterion} by "
             "something else; take a recipe such as jest"
         )
-    if config.optimise.compile and criterion.measure == gradient_norm:
+    if config.optimise.compile and select.criterion == "grad_norm_full":
         raise ConfigError(
             f"criterion {select.criterion} takes models apart by examples and --optimise.compile "
             "puts them together; leave one out (grad_norm, of the last layer, can be compiled)"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from superbatch import criterion
+from superbatch import criterion, measures
+from superbatch.checks import OF_LOSSES
 from superbatch.config import Select
 from superbatch.criterion import Criterion
 from superbatch.errors import ConfigError
@@ -124,3 +125,12 @@ def test_what_is_not_finite_stays_so_and_moves_no_other(name):
 
 def test_a_configuration_names_every_criterion():
     assert set(get_args(Select.model_fields["criterion"].annotation)) == set(criterion.CRITERIA)
+
+
+def test_the_criteria_that_pairs_can_be_chosen_by_together_are_sums_of_losses():
+    plain = {
+        name
+        for name, one in criterion.CRITERIA.items()
+        if one.measure == measures.loss and one.shape is criterion.as_is
+    }
+    assert plain == set(OF_LOSSES)
