@@ -88,26 +88,26 @@ def device_of(batch: Any) -> torch.device | None:
 def _is_column(value: Any) -> bool:
     if isinstance(value, Tensor | np.ndarray):
         return value.ndim > 0
-    if _is_named_tuple(value) or not isinstance(value, tuple | list):
+    if _is_named_tuple(value) or not _is_sequence(value):
         return False
     return bool(value) and not any(_holds_columns(each) for each in value)
 
 
 def _holds_columns(value: Any) -> bool:
     """Whether ``value``, a member of a sequence, makes that sequence more than a column."""
-    return isinstance(value, Tensor | np.ndarray | tuple | list) or dataclasses.is_dataclass(value)
+    return isinstance(value, Tensor | np.ndarray | tuple | list) or _is_dataclass(value)
 
 
 def _parts(batch: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(batch, Mapping):
         yield from ((f"[{name!r}]", part) for name, part in batch.items())
-    elif dataclasses.is_dataclass(batch):
+    elif _is_dataclass(batch):
         yield from (
             (f".{field.name}", getattr(batch, field.name)) for field in dataclasses.fields(batch)
         )
     elif _is_named_tuple(batch):
         yield from ((f".{name}", getattr(batch, name)) for name in batch._fields)
-    elif isinstance(batch, tuple | list):
+    elif _is_sequence(batch):
         yield from ((f"[{place}]", part) for place, part in enumerate(batch))
 
 
@@ -122,7 +122,7 @@ def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
         like = copy.copy(batch)  # its class, and what it holds besides
         like.update(new)
         return like
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+    if _is_dataclass(batch):
         other = copy.copy(batch)  # without running its __init__ again, which may do anything
         for field in dataclasses.fields(batch):
             new_part = _mapped(getattr(batch, field.name), function)
@@ -130,9 +130,18 @@ def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
         return other
     if _is_named_tuple(batch):
         return batch._make(_mapped(part, function) for part in batch)
-    if isinstance(batch, tuple | list):
+    if _is_sequence(batch):
         return type(batch)(_mapped(part, function) for part in batch)
     return batch
+
+
+def _is_sequence(value: Any) -> bool:
+    """Tuples and lists, but for shapes, which belong to the whole batch."""
+    return isinstance(value, tuple | list) and not isinstance(value, torch.Size)
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _is_named_tuple(value: Any) -> bool:
