@@ -203,6 +203,17 @@ def prices_of(
     }
 
 
+def learning_roles(config: Config) -> list[Role]:
+    """The models that learn in the loop, in the order in which they do."""
+    scoring = criterion_of(config).roles
+    roles: list[Role] = ["learner"]
+    if "online" in scoring:
+        roles.append("online")
+    if "reference" in scoring and config.reference_training.data == "alongside":
+        roles.append("reference")
+    return roles
+
+
 def learner_of(config: Config, role: Role, problem: Problem, device: torch.device) -> Learner:
     """A model that learns, with the schedule that ends where the run ends."""
     settings = config.optimise

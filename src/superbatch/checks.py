@@ -1,5 +1,7 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
+import os
+
 from superbatch.config import Config, uses_reference
 from superbatch.errors import ConfigError
 
@@ -10,6 +12,7 @@ def check(config: Config) -> None:
     check_data(config)
     check_reference(config)
     check_pairs(config)
+    check_actors(config)
 
 
 def check_selection(config: Config) -> None:
@@ -114,3 +117,15 @@ def check_pairs(config: Config) -> None:
                 f"recipe {config.recipe} learns {learns} and cannot use {flag} ({value}); "
                 f"it is for recipes on {wanted}"
             )
+
+
+def check_actors(config: Config) -> None:
+    """Where super-batches are scored."""
+    settings = config.actors
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if unknown := set(settings.cores) - usable:
+        raise ConfigError(
+            f"--actors.cores names core {min(unknown)} and this process may use "
+            f"{', '.join(map(str, sorted(usable))) or 'none by number'}; name some of those, or "
+            "leave it out"
+        )

@@ -14,7 +14,17 @@ LAYERS = [
     ["actors", "evaluation"],
     ["loop"],
     ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
-    ["config", "checks", "problems", "references", "build", "recipes", "training", "scoring"],
+    [
+        "config",
+        "checks",
+        "problems",
+        "references",
+        "build",
+        "enlist",
+        "recipes",
+        "training",
+        "scoring",
+    ],
     ["report"],
     ["cli", "__main__"],
 ]
