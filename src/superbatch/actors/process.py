@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ class Processes:
         self._cores = tuple(cores)
         self._context: Any = processes.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload([__name__, setup_module(setup)])
+            self._context.set_forkserver_preload([__name__, module_of(setup), *slow_modules()])
         self._places: dict[int, _Place] = {}
         self._news: queue.SimpleQueue[News | _Silent] = queue.SimpleQueue()
 
@@ -143,9 +144,22 @@ class Processes:
         self._news.put(_Silent(actor))
 
 
-def setup_module(setup: Setup) -> str:
-    """The module that ``setup`` needs."""
-    return getattr(getattr(setup, "func", setup), "__module__", __name__)
+def module_of(setup: Setup) -> str:
+    """Where ``setup`` was defined."""
+    module: str = getattr(setup, "func", setup).__module__
+    return module
+
+
+def slow_modules() -> list[str]:
+    """What takes seconds to import and was needed here, so that every actor will need it too."""
+    slow = (
+        "open_clip",
+        "sklearn.datasets",
+        "timm.models.vision_transformer",
+        "torchvision.io",
+        "torchvision.transforms.v2",
+    )
+    return [name for name in slow if name in sys.modules]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 
 from superbatch.actors import Scored
-from superbatch.actors.duties import Duties
+from superbatch.actors.duties import ASKED_AT_ONCE, Duties
 from superbatch.actors.news import Crashed, Died, Found, News, Ready, Transport
 from superbatch.clock import Clock
 from superbatch.errors import RunError
@@ -63,9 +63,8 @@ class RemoteActors:
     ) -> None:
         self._transport = transport
         self._count = count
-        self._duties: Duties[Found] = Duties(
-            numbers.start, numbers.stop - 1, ahead=min(max_staleness, 2 * count) + 1
-        )
+        last, ahead = numbers.stop - 1, ASKED_AT_ONCE * count + 1
+        self._duties: Duties[Found] = Duties(numbers.start, last, ahead=ahead)
         self._max_staleness = max_staleness
         self._timeout = timeout
         self._step = step
