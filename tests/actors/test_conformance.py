@@ -172,7 +172,7 @@ def test_actors_that_are_killed_twenty_times_are_replaced_and_nothing_is_lost(ki
 
 def test_an_actor_that_hangs_is_replaced(kind, folder):
     folder.tell("hang", 3)
-    with Run(kind, folder, timeout=2.0, max_staleness=1) as run:
+    with Run(kind, folder, timeout=4.0, max_staleness=1) as run:
         scored = run.all()
     assert ids(scored) == expected(12)
     assert [number for number, _ in folder.begun()].count(3) == 2
@@ -180,7 +180,7 @@ def test_an_actor_that_hangs_is_replaced(kind, folder):
 
 
 def test_an_actor_that_is_stopped_is_replaced(kind, folder):
-    with Run(kind, folder, timeout=2.0, max_staleness=1) as run:
+    with Run(kind, folder, timeout=4.0, max_staleness=1) as run:
         turns = run.turns()
         scored = [next(turns)[1]]
         os.kill(folder.begun()[-1][1], signal.SIGSTOP)
