@@ -86,15 +86,24 @@ def view_of(config: Config) -> View:
     )
 
 
-def stream_of(config: Config, problem: Problem, batch_size: int, view: View) -> Batches:
-    """The super-batches: endless and uniform, or in the order that the configuration names."""
+def stream_of(
+    config: Config,
+    problem: Problem,
+    batch_size: int,
+    view: View,
+    place: tuple[int, int] | None = None,
+) -> Batches:
+    """The super-batches: endless and uniform, or in the order that the configuration names.
+
+    Of each the part that falls to ``place`` (rank, ranks), if not to this process's own.
+    """
     if config.data.order is None:
-        return uniform_stream_of(config, problem, batch_size, "super-batches", view)
+        return uniform_stream_of(config, problem, batch_size, "super-batches", view, place)
     order = read_order(Path(config.data.order))
     rows = order_rows(order, problem.examples, problem.rows)
     starts = batch_starts(order, config.select.sub_batch_size)
     refuse_short_order(config, len(order), starts)
-    rank, ranks = world()
+    rank, ranks = place or world()
     return OrderedStream(
         problem.examples,
         rows,
@@ -131,10 +140,15 @@ def refuse_short_order(
 
 
 def uniform_stream_of(
-    config: Config, problem: Problem, batch_size: int, name: str, view: View
+    config: Config,
+    problem: Problem,
+    batch_size: int,
+    name: str,
+    view: View,
+    place: tuple[int, int] | None = None,
 ) -> Stream:
     """An endless uniform stream of the training rows; ``name`` keeps streams independent."""
-    rank, ranks = world()
+    rank, ranks = place or world()
     return Stream(
         problem.examples,
         problem.rows,
@@ -278,6 +292,17 @@ def prices_of(
         )
         for role, model in models.items()
     }
+
+
+def learning_roles(config: Config) -> list[Role]:
+    """The models that learn in the loop, in the order in which they do."""
+    scoring = criterion_of(config).roles
+    roles: list[Role] = ["learner"]
+    if "online" in scoring:
+        roles.append("online")
+    if "reference" in scoring and config.reference_training.data == "alongside":
+        roles.append("reference")
+    return roles
 
 
 def learner_of(config: Config, role: Role, problem: Problem, device: torch.device) -> Learner:

@@ -1,5 +1,7 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
+import os
+
 from superbatch.config import Config, uses_reference
 from superbatch.errors import ConfigError
 
@@ -16,6 +18,7 @@ def check(config: Config) -> None:
     check_data(config)
     check_reference(config)
     check_pairs(config)
+    check_actors(config)
 
 
 def check_selection(config: Config) -> None:
@@ -167,6 +170,11 @@ def check_ranks(config: Config, ranks: int) -> None:
             f"--select.chunks ({select.chunks}) equal parts and they do not divide them; give "
             "other chunks, or take global"
         )
+    if ranks > 1 and config.actors.kind != "inline" and config.data.deduplicate:
+        raise ConfigError(
+            f"--data.deduplicate looks at whole super-batches, and with --actors.kind "
+            f"{config.actors.kind} each of {ranks} ranks has its part scored elsewhere; take inline"
+        )
     if config.ranks.kind == "fsdp" and config.contrastive.score_patch is not None:
         raise ConfigError(
             "--ranks.kind fsdp keeps the learner in shards, and --contrastive.score-patch "
@@ -197,3 +205,21 @@ def check_pairs(config: Config) -> None:
                 f"recipe {config.recipe} learns {learns} and cannot use {flag} ({value}); "
                 f"it is for recipes on {wanted}"
             )
+
+
+def check_actors(config: Config) -> None:
+    """Where super-batches are scored."""
+    settings = config.actors
+    made = config.reference_training.data
+    if settings.kind != "inline" and uses_reference(config) and made in ("past", "halves"):
+        raise ConfigError(
+            f"--reference-training.data {made} is a reference that only the learner's process has, "
+            f"and --actors.kind {settings.kind} scores elsewhere; take inline"
+        )
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if unknown := set(settings.cores) - usable:
+        raise ConfigError(
+            f"--actors.cores names core {min(unknown)} and this process may use "
+            f"{', '.join(map(str, sorted(usable))) or 'none by number'}; name some of those, or "
+            "leave it out"
+        )

@@ -198,8 +198,20 @@ class Record(Section):
 class ActorSettings(Section):
     """Where super-batches are scored."""
 
-    kind: Literal["inline"] = "inline"
-    """In the learner's process, exactly in step."""
+    kind: Literal["inline", "process"] = "inline"
+    """In the learner's process, exactly in step; or in processes beside it, while it learns."""
+    count: int = Field(1, ge=1)
+    """Processes that score; each opens the data by itself."""
+    max_staleness: int | None = Field(None, ge=0)
+    """Updates that the weights which score may be behind; 0: in step; none: 2 x --actors.count."""
+    timeout: float = Field(300.0, gt=0)
+    """Seconds for a super-batch, after which an actor is taken to hang and replaced."""
+    threads: int = Field(1, ge=1)
+    """Threads that each actor computes in."""
+    cores: tuple[int, ...] = ()
+    """Cores that actors keep to; none: any."""
+    device: str | None = None
+    """Where actors score; none: --device."""
 
 
 class Ranks(Section):

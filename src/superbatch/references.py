@@ -117,6 +117,10 @@ class Reference:
         count, self._looked_up_in_vain = self._looked_up_in_vain, 0
         return count
 
+    def count_on_demand(self, count: int) -> None:
+        """Count what actors elsewhere had to score because the table lacked it."""
+        self._looked_up_in_vain += count
+
     def ready(self, folder: RunFolder, around: Surroundings, train: TrainReference) -> bool:
         """Train it if it is not there yet; whether it was."""
         if self._model is not None or self._table is not None:

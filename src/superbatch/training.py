@@ -1,6 +1,7 @@
 """One run, from configuration to summary: build, loop, record, evaluate, checkpoint."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from superbatch import build
+from superbatch.actors import Actors
+from superbatch.actors.actor import small_fields
 from superbatch.actors.gathered import Gathered, Shares, travelling, without_duplicates
 from superbatch.actors.inline import InlineActor
+from superbatch.actors.news import Found
+from superbatch.actors.remote import RemoteActors
 from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
 from superbatch.checks import check, check_ranks
 from superbatch.chosen import Chosen
@@ -28,16 +33,16 @@ from superbatch.distributed import (
     united,
     world,
 )
+from superbatch.enlist import read_again, remote_actors, scores_elsewhere
 from superbatch.errors import CheckpointError, Stopped
 from superbatch.files import array_digest
 from superbatch.flops import Ledger
-from superbatch.learner import Learner
 from superbatch.loop import Step, train
 from superbatch.mirror import Mirror, nowhere, tensorboard
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
 from superbatch.record import Recorder
-from superbatch.references import AnyReference
+from superbatch.references import AnyReference, Reference
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
@@ -121,8 +126,10 @@ class Run:
         self.criterion = build.criterion_of(config)
         view = build.view_of(config)
         same = config.score_view == "same"
-        self.learn_view: View = plain if same else view
-        self.trained = self._learners()
+        self.trained = {
+            role: build.learner_of(config, role, problem, self.device)
+            for role in build.learning_roles(config)
+        }
         self.reference = build.reference_of(
             config, problem, self.trained, self.device, view if same else plain
         )
@@ -139,20 +146,14 @@ class Run:
             config, problem, config.select.super_batch_size, view if same else plain
         )
         self.shares = Shares(self._read)
+        self.learn_view: View = plain if same else view
+        self.remote: RemoteActors | None = None
+        self.scores_elsewhere = scores_elsewhere(config)
+        if self.scores_elsewhere:
+            self.learn_view = read_again(self.stream, self.device, self.learn_view)
         self.uniform = self._uniform_streams(view)
         self.result: Evaluation | None = None
         self.mirror: Mirror = nowhere
-
-    def _learners(self) -> dict[Role, Learner]:
-        roles: list[Role] = ["learner"]
-        if "online" in self.criterion.roles:
-            roles.append("online")
-        alongside = self.config.reference_training.data == "alongside"
-        if "reference" in self.criterion.roles and alongside:
-            roles.append("reference")
-        return {
-            role: build.learner_of(self.config, role, self.problem, self.device) for role in roles
-        }
 
     def _uniform_streams(self, view: View) -> dict[Role, Stream]:
         if "reference" not in self.trained:
@@ -171,17 +172,43 @@ class Run:
         first = self._restore()
         if self.config.record.tensorboard and is_main():
             self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
-        scorer = build.scorer_of(self.config, self.problem, self.trained, self.reference)
+        with closing(self._actors(first)) as actors:
+            for step in self._turns(actors, first):
+                self._after(step)
+        return self._conclude()
+
+    def _actors(self, first: int) -> Actors:
+        """Who scores what comes after step ``first``."""
+        if self.scores_elsewhere:
+            self.remote = remote_actors(
+                self.config,
+                self.stream,
+                self.trained,
+                self.reference,
+                step=first,
+                arrived=self._arrived,
+                clock=self.clock,
+            )
+            return self.remote
         distinct = self.config.data.deduplicate
-        actors = InlineActor(
+        return InlineActor(
             map(self._without_duplicates, self.stream) if distinct else self.stream,
-            scorer,
+            build.scorer_of(self.config, self.problem, self.trained, self.reference),
             device=self.device,
             clock=self.clock,
             step=first,
         )
+
+    def _arrived(self, found: Found) -> None:
+        """What was read and scored elsewhere is accounted for as if it had been here."""
+        self.stream.handed_out(found.skipped)
+        self.recorder.duplicates_removed = found.duplicates
+        if isinstance(self.reference, Reference):
+            self.reference.count_on_demand(found.looked_up_in_vain)
+
+    def _turns(self, actors: Actors, first: int) -> Iterator[Step]:
         looks_up = self.reference is not None and not self.reference.runs
-        turns = train(
+        return train(
             Gathered(actors, self.criterion, self.shares),
             self.bank,
             self.trained,
@@ -193,9 +220,6 @@ class Run:
             uniform={role: self._on_device(stream) for role, stream in self.uniform.items()},
             clock=self.clock,
         )
-        for step in turns:
-            self._after(step)
-        return self._conclude()
 
     def _count_reference(self, reference: AnyReference) -> None:
         """Have the reference ready; what its training took is this run's."""
@@ -272,6 +296,7 @@ class Run:
         row["seconds"] = round(self.training_seconds(), 3)
         row["flops/paper"] = self.ledger.total("paper")
         row["flops/full"] = self.ledger.total("full")
+        row |= self.remote.metrics() if self.remote else {}
         row |= evaluated
         self.folder.append_metrics(row)
         self.mirror(step.number, row)
@@ -343,7 +368,7 @@ class Run:
             stream.load_state_dict(state["uniform"][role])
         self.bank.load_state_dict(
             state["bank"],
-            lambda draws: travelling(self._read(draws)),
+            self._examples_of,
         )
         self.ledger.load_state_dict(state["ledger"])
         self.recorder.load_state_dict(state["recorder"])
@@ -357,6 +382,12 @@ class Run:
         number: int = state["step"]
         self.folder.rewind(number)
         return number
+
+    def _examples_of(self, draws: Int[Tensor, " n"]) -> Batch:
+        """What the bank holds of the examples of ``draws``."""
+        if self.scores_elsewhere:
+            return small_fields(self.stream.read(draws.cpu().numpy()))
+        return travelling(self._read(draws))
 
     def _conclude(self) -> dict[str, Any]:
         """Save the weights and write the summary."""
@@ -393,5 +424,6 @@ class Run:
             "left_out": dict(self.problem.left_out),
             "skipped_images": len(united(self.stream.skipped)) + self.problem.skipped,
             "reference": self.reference.facts if self.reference else None,
+            "actors": dict(self.remote.metrics()) if self.remote else None,
             "checkpoint": str(self.folder.checkpoints / "learner.safetensors"),
         }

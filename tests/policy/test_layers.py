@@ -23,6 +23,8 @@ LAYERS = [
         "references",
         "own_references",
         "build",
+        "build",
+        "enlist",
         "recipes",
         "training",
         "scoring",

@@ -122,6 +122,22 @@ class Batches(ABC):
         """
         return self._read(self.positions_of(draws))
 
+    def ids_of(self, step: int) -> Int64[np.ndarray, " n"]:
+        """The ids of the batch of ``step``, whether they can be read or not."""
+        ids: Int64[np.ndarray, " n"] = self.examples.ids[self.rows_at(self._positions(step))]
+        return ids
+
+    def batch_of(self, step: int) -> tuple[Batch, frozenset[int]]:
+        """The batch of ``step``, and the ids that are missing from it; nothing is handed out."""
+        positions = self._positions(step)
+        batch = self._unaccounted(positions)
+        return batch, self._missing(positions, batch)
+
+    def handed_out(self, missing: frozenset[int]) -> None:
+        """Count the next batch as handed out: it was read elsewhere, by `batch_of`."""
+        self._step += 1
+        self._skipped |= missing
+
     @property
     def skipped(self) -> frozenset[int]:
         """Ids of all examples known to be left out because their images are broken."""
@@ -164,9 +180,14 @@ class Batches(ABC):
 
     def _account(self, positions: Int64[np.ndarray, " n"], batch: Batch) -> None:
         """Remember which of ``positions`` are missing from ``batch``."""
-        if size(batch) < len(positions):
-            missing = positions[~np.isin(self.draws_at(positions), batch["draw"].numpy())]
-            self._skipped.update(self.examples.ids[self.rows_at(missing)].tolist())
+        self._skipped |= self._missing(positions, batch)
+
+    def _missing(self, positions: Int64[np.ndarray, " n"], batch: Batch) -> frozenset[int]:
+        """The ids at ``positions`` that are not in ``batch``."""
+        if size(batch) == len(positions):
+            return frozenset()
+        missing = positions[~np.isin(self.draws_at(positions), batch["draw"].numpy())]
+        return frozenset(self.examples.ids[self.rows_at(missing)].tolist())
 
     def _read_here(self) -> Iterator[Batch]:
         for step in self.steps_from(self._step + 1):

@@ -1,0 +1,132 @@
+"""Actors that score for a run elsewhere, each built from the configuration alone."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+
+from superbatch import build
+from superbatch.actors.actor import Actor, Weights, weights_of
+from superbatch.actors.news import Found, Transport
+from superbatch.actors.process import Processes
+from superbatch.actors.remote import RemoteActors
+from superbatch.actors.weights import WeightBoard
+from superbatch.clock import Clock
+from superbatch.config import Config
+from superbatch.distributed import world
+from superbatch.learner import Learner
+from superbatch.problems import problem_of
+from superbatch.references import AnyReference, Reference
+from superbatch.seeds import derived_seed
+from superbatch.sources import plain
+from superbatch.sources.duplicates import without_duplicates
+from superbatch.sources.stream import Batches
+from superbatch.types import Batch, Role, View, to_device
+
+
+def scores_elsewhere(config: Config) -> bool:
+    """Whether others score for the run; where there is nothing to score, nobody does."""
+    return config.actors.kind != "inline" and build.criterion_of(config).roles != frozenset()
+
+
+def remote_actors(
+    config: Config,
+    stream: Batches,
+    trained: Mapping[Role, Learner],
+    reference: AnyReference | None,
+    *,
+    step: int,
+    arrived: Callable[[Found], None],
+    clock: Clock,
+) -> RemoteActors:
+    """Actors elsewhere that score what comes after ``step`` until the run's last one."""
+    settings = config.actors
+    staleness = settings.max_staleness
+    return RemoteActors(
+        transport_of(config, trained, reference, step),
+        count=settings.count,
+        numbers=range(step + 1, config.steps + 1),
+        max_staleness=2 * settings.count if staleness is None else staleness,
+        timeout=settings.timeout,
+        step=step,
+        ids_of=stream.ids_of,
+        arrived=arrived,
+        clock=clock,
+    )
+
+
+def transport_of(
+    config: Config,
+    trained: Mapping[Role, Learner],
+    reference: AnyReference | None,
+    step: int,
+) -> Transport:
+    """What starts actors and talks to them, with the weights after ``step`` published."""
+    settings = config.actors
+    # A reference that was trained for this run is one that is given, to its actors.
+    checkpoint = reference.facts.get("checkpoint") if reference else None
+    given = config.changed(reference=checkpoint) if checkpoint else config
+    device = build.pick_device(settings.device or config.device)
+    weights = weights_of({role: trained[role] for role in published_roles(config)})
+    return Processes(
+        partial(actor_of, given, str(device), world()),
+        WeightBoard(step, weights, device=shared_device(weights, device)),
+        threads=settings.threads,
+        cores=settings.cores,
+        # CUDA does not work in a process that was forked, whatever the one it was forked from did.
+        method="spawn" if device.type == "cuda" else "forkserver",
+    )
+
+
+def published_roles(config: Config) -> list[Role]:
+    """The models that score and learn: their weights change, and actors must have the new ones."""
+    scoring = build.criterion_of(config).roles
+    return [role for role in build.learning_roles(config) if role in scoring]
+
+
+def shared_device(weights: Weights, device: torch.device) -> torch.device:
+    """Where processes share ``weights``: on the GPU that all of them are on, or in memory."""
+    here = torch.empty(0, device=device).device
+    everywhere = {tensor.device for tensors in weights.values() for tensor in tensors.values()}
+    return here if everywhere <= {here} else torch.device("cpu")
+
+
+def actor_of(config: Config, device: str, place: tuple[int, int]) -> Actor:
+    """One actor of the run of ``config``, wherever it is; its reference must be there already.
+
+    It scores what is the part of the learner's rank, ``place`` (rank, ranks), of each super-batch.
+    """
+    torch.manual_seed(derived_seed(config.seed, "global"))
+    where = torch.device(device)
+    problem = problem_of(config)
+    view = build.view_of(config) if config.score_view == "same" else plain
+    stream = build.stream_of(config, problem, config.select.super_batch_size, view, place)
+    trained = {
+        role: build.learner_of(config, role, problem, where) for role in published_roles(config)
+    }
+    reference = None
+    if build.criterion_of(config).roles - trained.keys():
+        reference = Reference(config, problem, where, view)
+    return Actor(
+        read=stream.batch_of,
+        scorer=build.scorer_of(config, problem, trained, reference),
+        weights=weights_of(trained),
+        view=without_duplicates if config.data.deduplicate else plain,
+        device=where,
+        looked_up_in_vain=reference.scored_on_demand if reference else nothing,
+    )
+
+
+def nothing() -> int:
+    """What a run without a table looks up in vain."""
+    return 0
+
+
+def read_again(stream: Batches, device: torch.device, view: View) -> View:
+    """The examples of a batch that has their draws, read here and seen through ``view``."""
+
+    def read(examples: Batch) -> Batch:
+        draws = examples["draw"].cpu().numpy()
+        return view(to_device(stream.read(draws), device))
+
+    return read
