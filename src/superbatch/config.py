@@ -175,8 +175,9 @@ class Record(Section):
 class ActorSettings(Section):
     """Where super-batches are scored."""
 
-    kind: Literal["inline", "process"] = "inline"
-    """In the learner's process, exactly in step; or in processes beside it, while it learns."""
+    kind: Literal["inline", "process", "ray"] = "inline"
+    """In the learner's process, exactly in step; or, while it learns, in processes beside it, or on
+    a Ray cluster."""
     count: int = Field(1, ge=1)
     """Processes that score; each opens the data by itself."""
     max_staleness: int | None = Field(None, ge=0)
@@ -189,6 +190,19 @@ class ActorSettings(Section):
     """Cores that actors keep to; none: any."""
     device: str | None = None
     """Where actors score; none: --device."""
+
+
+class RaySettings(Section):
+    """The cluster that --actors.kind ray scores on (extra [ray])."""
+
+    address: str | None = None
+    """"auto" or HOST:PORT of a cluster; none: a Ray of this host alone, for as long as the run."""
+    cpus: float = Field(1.0, ge=0)
+    """Cores that each actor takes up."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs that each actor takes up, also a part of one."""
+    resource: str | None = None
+    """A custom resource that hosts with actors must have, such as "actors"; none: any host."""
 
 
 class Config(Section):
@@ -224,6 +238,7 @@ class Config(Section):
     optimise: Optimise = Optimise()
     record: Record = Record()
     actors: ActorSettings = ActorSettings()
+    ray: RaySettings = RaySettings()
 
     def changed(self, **sections: object) -> "Config":
         """A copy; a dict changes fields of a section, any other value replaces."""

@@ -1,5 +1,7 @@
 """What tests of actors in processes need."""
 
+import os
+import sys
 from multiprocessing import forkserver
 
 import pytest
@@ -10,3 +12,18 @@ def server_of_processes():
     """Imports once what every actor of every test needs."""
     forkserver.set_forkserver_preload(["superbatch.actors.process", "superbatch.tasks"])
     forkserver.ensure_running()
+
+
+@pytest.fixture(scope="session")
+def one_ray():
+    """A Ray of this host that all tests of a process share: it takes seconds to start."""
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
+    )
+    yield
+    ray.shutdown()
