@@ -180,8 +180,10 @@ class ActorSettings(Section):
     a Ray cluster."""
     count: int = Field(1, ge=1)
     """Processes that score; each opens the data by itself."""
+    count_max: int | None = Field(None, ge=1)
+    """Processes are added, up to so many, while the learner would wait; none: always the count."""
     max_staleness: int | None = Field(None, ge=0)
-    """Updates that the weights which score may be behind; 0: in step; none: 2 x --actors.count."""
+    """Updates that the weights which score may be behind; 0: in step; none: 2 for each actor."""
     timeout: float = Field(300.0, gt=0)
     """Seconds for a super-batch, after which an actor is taken to hang and replaced."""
     threads: int = Field(1, ge=1)

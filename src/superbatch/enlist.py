@@ -41,11 +41,13 @@ def remote_actors(
     """Actors elsewhere that score what comes after ``step`` until the run's last one."""
     settings = config.actors
     staleness = settings.max_staleness
+    most = max(settings.count, settings.count_max or 1)
     return RemoteActors(
         transport_of(config, trained, reference, step),
         count=settings.count,
+        count_max=settings.count_max,
         numbers=range(step + 1, config.steps + 1),
-        max_staleness=2 * settings.count if staleness is None else staleness,
+        max_staleness=2 * most if staleness is None else staleness,
         timeout=settings.timeout,
         step=step,
         ids_of=stream.ids_of,
