@@ -1,6 +1,7 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
 import os
+from importlib.util import find_spec
 
 from superbatch.config import Config, uses_reference
 from superbatch.errors import ConfigError
@@ -216,6 +217,20 @@ def check_actors(config: Config) -> None:
             f"--reference-training.data {made} is a reference that only the learner's process has, "
             f"and --actors.kind {settings.kind} scores elsewhere; take inline"
         )
+    if settings.kind == "ray":
+        refuse_without_ray()
+    if settings.kind == "ray" and settings.cores:
+        raise ConfigError(
+            "--actors.cores are those of this host, and --actors.kind ray scores on any; take "
+            "--ray.cpus, or --actors.kind process"
+        )
+    given = {"--ray.address": config.ray.address, "--ray.resource": config.ray.resource}
+    for flag, value in given.items():
+        if value and settings.kind != "ray":
+            raise ConfigError(
+                f"{flag} {value} is of a Ray cluster and --actors.kind is {settings.kind}; add "
+                "--actors.kind ray"
+            )
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if unknown := set(settings.cores) - usable:
         raise ConfigError(
@@ -223,3 +238,9 @@ def check_actors(config: Config) -> None:
             f"{', '.join(map(str, sorted(usable))) or 'none by number'}; name some of those, or "
             "leave it out"
         )
+
+
+def refuse_without_ray() -> None:
+    """Raise ``ConfigError`` where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise ConfigError("--actors.kind ray needs Ray: pip install 'superbatch[ray]'")

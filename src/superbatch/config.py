@@ -198,12 +198,15 @@ class Record(Section):
 class ActorSettings(Section):
     """Where super-batches are scored."""
 
-    kind: Literal["inline", "process"] = "inline"
-    """In the learner's process, exactly in step; or in processes beside it, while it learns."""
+    kind: Literal["inline", "process", "ray"] = "inline"
+    """In the learner's process, exactly in step; or, while it learns, in processes beside it, or on
+    a Ray cluster."""
     count: int = Field(1, ge=1)
     """Processes that score; each opens the data by itself."""
+    count_max: int | None = Field(None, ge=1)
+    """Processes are added, up to so many, while the learner would wait; none: always the count."""
     max_staleness: int | None = Field(None, ge=0)
-    """Updates that the weights which score may be behind; 0: in step; none: 2 x --actors.count."""
+    """Updates that the weights which score may be behind; 0: in step; none: 2 for each actor."""
     timeout: float = Field(300.0, gt=0)
     """Seconds for a super-batch, after which an actor is taken to hang and replaced."""
     threads: int = Field(1, ge=1)
@@ -223,6 +226,19 @@ class Ranks(Section):
     """Choose from the whole super-batch what all ranks learn, or each rank from its own part."""
     timeout_seconds: float = Field(600.0, gt=0)
     """A rank that waits longer for the others ends."""
+
+
+class RaySettings(Section):
+    """The cluster that --actors.kind ray scores on (extra [ray])."""
+
+    address: str | None = None
+    """"auto" or HOST:PORT of a cluster; none: a Ray of this host alone, for as long as the run."""
+    cpus: float = Field(1.0, ge=0)
+    """Cores that each actor takes up."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs that each actor takes up, also a part of one."""
+    resource: str | None = None
+    """A custom resource that hosts with actors must have, such as "actors"; none: any host."""
 
 
 class Config(Section):
@@ -259,6 +275,7 @@ class Config(Section):
     record: Record = Record()
     actors: ActorSettings = ActorSettings()
     ranks: Ranks = Ranks()
+    ray: RaySettings = RaySettings()
 
     def changed(self, **sections: object) -> "Config":
         """A copy; a dict changes fields of a section, any other value replaces."""

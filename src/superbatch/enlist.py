@@ -42,11 +42,13 @@ def remote_actors(
     """Actors elsewhere that score what comes after ``step`` until the run's last one."""
     settings = config.actors
     staleness = settings.max_staleness
+    most = max(settings.count, settings.count_max or 1)
     return RemoteActors(
         transport_of(config, trained, reference, step),
         count=settings.count,
+        count_max=settings.count_max,
         numbers=range(step + 1, config.steps + 1),
-        max_staleness=2 * settings.count if staleness is None else staleness,
+        max_staleness=2 * most if staleness is None else staleness,
         timeout=settings.timeout,
         step=step,
         ids_of=stream.ids_of,
@@ -66,8 +68,10 @@ def transport_of(
     # A reference that was trained for this run is one that is given, to its actors.
     checkpoint = reference.facts.get("checkpoint") if reference else None
     given = config.changed(reference=checkpoint) if checkpoint else config
-    device = build.pick_device(settings.device or config.device)
     weights = weights_of({role: trained[role] for role in published_roles(config)})
+    if settings.kind == "ray":
+        return cluster_of(given, step, weights)
+    device = build.pick_device(settings.device or config.device)
     return Processes(
         partial(actor_of, given, str(device), world()),
         WeightBoard(step, weights, device=shared_device(weights, device)),
@@ -75,6 +79,22 @@ def transport_of(
         cores=settings.cores,
         # CUDA does not work in a process that was forked, whatever the one it was forked from did.
         method="spawn" if device.type == "cuda" else "forkserver",
+    )
+
+
+def cluster_of(config: Config, step: int, weights: Weights) -> Transport:
+    """Actors of a Ray cluster, on whose hosts there may be other devices than here."""
+    from superbatch.actors.ray import Cluster, Demands  # needs the extra [ray]
+
+    settings = config.ray
+    device = config.actors.device or ("cuda" if settings.gpus else "cpu")
+    return Cluster(
+        partial(actor_of, config, device),
+        step,
+        weights,
+        demands=Demands(settings.cpus, settings.gpus, settings.resource),
+        address=settings.address,
+        threads=config.actors.threads,
     )
 
 

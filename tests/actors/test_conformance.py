@@ -26,12 +26,20 @@ def by_processes(setup, online):
     return Processes(setup, board)
 
 
-KINDS = {"process": by_processes}
+def by_ray(setup, online):
+    cluster = pytest.importorskip("superbatch.actors.ray")
+    demands = cluster.Demands(cpus=0.5)
+    return cluster.Cluster(setup, 0, weights_of({"online": online}), demands=demands)
+
+
+KINDS = {"process": by_processes, "ray": by_ray}
 """How each kind starts actors that ``setup`` makes, with the weights of ``online`` after step 0."""
 
 
 @pytest.fixture(params=sorted(KINDS))
 def kind(request):
+    if request.param == "ray":
+        request.getfixturevalue("one_ray")
     return KINDS[request.param]
 
 

@@ -5,7 +5,6 @@ this host or another.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
@@ -15,6 +14,7 @@ from jaxtyping import Int64
 
 from superbatch.actors import Scored
 from superbatch.actors.duties import ASKED_AT_ONCE, Duties
+from superbatch.actors.fleet import Rates
 from superbatch.actors.news import Crashed, Died, Found, News, Ready, Transport
 from superbatch.clock import Clock
 from superbatch.errors import RunError
@@ -29,12 +29,14 @@ LOST_IN_VAIN = 5
 """Actors lost in a row, for each place, after which the cause is no accident."""
 
 _SHOWN_IDS = 8
-_RECENT = 20
 
 
 @final
 class RemoteActors:
     """``count`` actors elsewhere score the super-batches ``numbers``, handed on in that order.
+
+    Where ``count_max`` is more, actors are added while the learner would have to wait for those
+    there are, and let go when fewer would do (`fleet_size`).
 
     Super-batch ``n`` is learned from in step ``needed_at(n)`` and may be scored with the weights of
     step ``needed_at(n) - 1 - max_staleness`` or newer; with 0, of the last update before it. One
@@ -51,6 +53,7 @@ class RemoteActors:
         transport: Transport,
         *,
         count: int,
+        count_max: int | None = None,
         numbers: range,
         max_staleness: int,
         timeout: float,
@@ -63,7 +66,8 @@ class RemoteActors:
     ) -> None:
         self._transport = transport
         self._count = count
-        last, ahead = numbers.stop - 1, ASKED_AT_ONCE * count + 1
+        self._most = max(count, count_max or count)
+        last, ahead = numbers.stop - 1, ASKED_AT_ONCE * self._most + 1
         self._duties: Duties[Found] = Duties(numbers.start, last, ahead=ahead)
         self._max_staleness = max_staleness
         self._timeout = timeout
@@ -76,7 +80,7 @@ class RemoteActors:
         self._started = 0
         self._starting: set[int] = set()
         self._since: dict[int, float] = {}  # when an actor last gave a sign, or was given work
-        self._seconds: deque[float] = deque(maxlen=_RECENT)
+        self._rates = Rates()
         self._in_vain = 0
         self.lost = 0
         """Actors that died or hung, and were replaced."""
@@ -92,7 +96,10 @@ class RemoteActors:
             with self._clock("waiting"):
                 found = self._next()
             self._arrived(found)
+            begun = self._now()
             yield scored(found)
+            self._rates.learned(self._now() - begun)
+            self._resize()
 
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
         """Have the weights after ``step`` used from now on, and give out what they permit."""
@@ -110,8 +117,11 @@ class RemoteActors:
     def metrics(self) -> Metrics:
         """What the actors could deliver if nobody made them wait, and how many were lost."""
         ready = len(self._since) - len(self._starting)
-        rate = ready * len(self._seconds) / sum(self._seconds) if self._seconds else 0.0
-        return {"actors/super_batches_per_second": rate, "actors/lost": self.lost}
+        return {
+            "actors/count": ready,
+            "actors/super_batches_per_second": self._rates.per_second(ready),
+            "actors/lost": self.lost,
+        }
 
     def _next(self) -> Found:
         while (found := self._duties.take()) is None:
@@ -152,7 +162,7 @@ class RemoteActors:
                 self._duties.join(actor)
             case Found(actor, number):
                 if self._duties.finish(actor, number, news):
-                    self._seconds.append(news.seconds)
+                    self._rates.scored(news.seconds)
                     self._in_vain = 0
             case Died(actor, how):
                 self._lose(actor, how)
@@ -161,6 +171,20 @@ class RemoteActors:
                     raise error
                 raise RunError(f"an actor failed{self._doing(number)}:\n\n{news.traceback}")
         self._give_out()
+
+    def _resize(self) -> None:
+        """Add actors, or let go of those that have nothing to do, as the measured rates say."""
+        now = len(self._since)
+        wanted = self._rates.wanted(now, least=self._count, most=self._most)
+        for _ in range(now, wanted):
+            self._start()
+        idle = [one for one in self._since.keys() - self._starting if not self._duties.held_by(one)]
+        for actor in idle[: max(0, now - wanted)]:
+            self._transport.end(actor)
+            self._duties.leave(actor)
+            del self._since[actor]
+        if len(self._since) != now:
+            self._rates.forget()
 
     def _start(self) -> None:
         actor = self._started

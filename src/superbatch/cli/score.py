@@ -8,17 +8,19 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, Field
 
+from superbatch.checks import refuse_without_ray
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Switch, leading_words, parse
-from superbatch.config import Contrastive, Data, Section
+from superbatch.config import Contrastive, Data, RaySettings, Section
 from superbatch.errors import ConfigError
 
 
 class Actors(Section):
     """What scores."""
 
-    kind: Literal["inline", "process"] = "inline"
-    """In this process, or in several that open the data and the model themselves."""
+    kind: Literal["inline", "process", "ray"] = "inline"
+    """In this process, or in several that open the data and the model themselves, on this host or
+    on a Ray cluster."""
     count: int = Field(2, ge=1)
     """How many processes."""
 
@@ -52,6 +54,7 @@ class Score(BaseModel):
     data: Data = Data()
     contrastive: Contrastive = Contrastive()
     actors: Actors = Actors()
+    ray: RaySettings = RaySettings()
     json_: JsonSwitch = False
     """Print what was done as JSON."""
 
@@ -78,6 +81,8 @@ def run(argv: Sequence[str]) -> int:
             f"--contrastive.score-patch is {arguments.contrastive.score_patch} and a table holds "
             "losses at the model's own patch; leave it out"
         )
+    if arguments.actors.kind == "ray":
+        refuse_without_ray()
     from superbatch.cli.scoring import scored  # slow to import: only once the flags are good
 
     done = scored(arguments, ["superbatch", "score", *argv])

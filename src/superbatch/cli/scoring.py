@@ -84,6 +84,17 @@ def score_left(work: Work, rows: np.ndarray, parts: Parts) -> int:
             return len(blocks)
         if arguments.actors.kind == "inline":
             score(work.job(rows), parts, left, progress)
+        elif arguments.actors.kind == "ray":
+            from superbatch.scoring.cluster import score_on_ray  # needs the extra [ray]
+
+            score_on_ray(
+                partial(_job_of, arguments),
+                parts,
+                left,
+                count=arguments.actors.count,
+                progress=progress,
+                settings=arguments.ray,
+            )
         else:
             score_in_processes(
                 partial(_job_of, arguments),

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -146,7 +146,16 @@ class Parts:
         return self.folder / f"{number:06d}.parquet"
 
 
-def score(job: Job, parts: Parts, numbers: Iterable[int], progress: Callable[[int], None]) -> None:
+@runtime_checkable
+class Kept(Protocol):
+    """Where finished blocks go."""
+
+    def write(self, number: int, table: pa.Table) -> None:
+        """Keep a finished block."""
+        ...
+
+
+def score(job: Job, parts: Kept, numbers: Iterable[int], progress: Callable[[int], None]) -> None:
     """Score the blocks ``numbers`` of ``job`` into ``parts``; ``progress`` is told rows as added.
 
     Raises whatever reading the data raises.

@@ -1,0 +1,227 @@
+"""Actors of a Ray cluster, on this host or on many; weights go through its object store.
+
+Needs the extra ``[ray]``. Every host must have the same ``superbatch`` and see the data, and a
+reference, under the same paths.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayActorError, RayError
+
+from superbatch.actors.actor import Setup, Weights, on_host, weights_of
+from superbatch.actors.news import Crashed, Died, Found, News, Ready
+from superbatch.errors import RunError, SuperbatchError
+from superbatch.learner import Learner
+from superbatch.types import Role
+
+
+LOCAL = "local"
+"""Where no cluster is named: Ray on this host, for as long as the run lasts."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights in the object store. In a list, because Ray would fetch what stands alone."""
+
+    step: int
+    weights: list[Any]
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a host must have free for an actor."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """Also a part of one, for actors that share it."""
+    resource: str | None = None
+    """Only hosts that were started with this custom resource; none: any."""
+
+    def options(self) -> dict[str, Any]:
+        """The same for Ray, which replaces nothing: who does also knows what was lost."""
+        return {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+            "resources": {self.resource: _A_LITTLE} if self.resource else {},
+            "max_restarts": 0,
+        }
+
+
+_A_LITTLE = 1e-3  # of a resource that stands for a kind of host: an actor uses none of it up
+
+
+@final
+class Cluster:
+    """A ``Transport`` to actors of a Ray cluster, each of which makes itself by ``setup``.
+
+    Each is placed where ``demands`` are free, and computes in ``threads`` threads. ``weights`` are
+    those after ``step``. Without an ``address`` a Ray of its own starts on this host and ends with
+    ``close``; "auto" or "HOST:PORT" joins a cluster.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        step: int,
+        weights: Weights,
+        *,
+        demands: Demands,
+        address: str | None = None,
+        threads: int = 1,
+    ) -> None:
+        self._joined = join(address)
+        self._setup = ray.put(setup)
+        self._roles = tuple(weights)
+        self._threads = threads
+        self._kind: Any = ray.remote(_Host).options(**demands.options())
+        self._handles: dict[int, Any] = {}
+        self._pending: dict[Any, int] = {}  # who is to answer, oldest request first
+        self._published = self._put(step, weights)
+
+    def start(self, actor: int) -> None:
+        """See ``Transport.start``; it waits, elsewhere, until the cluster has room for it."""
+        handle = self._kind.remote(actor, self._setup, self._threads)
+        self._handles[actor] = handle
+        self._pending[handle.ready.remote()] = actor
+
+    def ask(self, actor: int, number: int) -> None:
+        """See ``Transport.ask``."""
+        self._pending[self._handles[actor].score.remote(number, self._published)] = actor
+
+    def news(self, seconds: float) -> News | None:
+        """See ``Transport.news``."""
+        if not self._pending:
+            time.sleep(min(seconds, _NOBODY_WORKS))
+            return None
+        done, _ = ray.wait(list(self._pending), num_returns=1, timeout=max(seconds, 0.0))
+        if not done:
+            return None
+        actor = self._pending.pop(done[0])
+        try:
+            news: News = ray.get(done[0])
+        except RayActorError as error:
+            return Died(actor, f"Ray lost it ({first_line(error)})")
+        except RayError as error:  # of a host that went with what it had found, for example
+            return Died(actor, first_line(error))
+        return writable(news) if isinstance(news, Found) else news
+
+    def end(self, actor: int) -> None:
+        """See ``Transport.end``."""
+        ray.kill(self._handles.pop(actor), no_restart=True)
+        self._pending = {ref: other for ref, other in self._pending.items() if other != actor}
+
+    def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
+        """See ``Transport.publish``: one copy, which every host fetches once."""
+        self._published = self._put(step, weights_of({role: trained[role] for role in self._roles}))
+
+    def close(self) -> None:
+        """See ``Transport.close``; a Ray that was started for this run ends with it."""
+        self._pending = {}
+        leave(self._joined, list(self._handles.values()))
+        self._joined = False
+        self._handles = {}
+
+    def _put(self, step: int, weights: Weights) -> Published:
+        arrays = {
+            role: {name: on_host(tensor) for name, tensor in tensors.items()}
+            for role, tensors in weights.items()
+        }
+        return Published(step, [ray.put(arrays)])
+
+
+_NOBODY_WORKS = 0.05  # seconds after which who waits for news of nobody looks again
+
+
+def writable(found: Found) -> Found:
+    """The same in memory of its own: what lies in the object store is everybody's."""
+    return replace(
+        found,
+        examples={name: field.copy() for name, field in found.examples.items()},
+        scores=found.scores.copy(),
+        losses={role: losses.copy() for role, losses in found.losses.items()},
+    )
+
+
+def join(address: str | None) -> bool:
+    """Connect to the cluster at ``address``, or start one here; False if connected already.
+
+    Raises ``RunError`` where there is no cluster.
+    """
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(
+            address=address or LOCAL,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,  # what an actor met is told once, by the run
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(
+            f"there is no Ray cluster at {address} ({first_line(error)}); start one with "
+            "ray start --head on a host, or leave --ray.address out for a Ray of this host alone"
+        ) from error
+    return True
+
+
+def leave(joined: bool, handles: Sequence[Any]) -> None:
+    """End the actors of ``handles`` and, if ``joined``, what connects to the cluster."""
+    for handle in handles:
+        ray.kill(handle, no_restart=True)
+    if joined:
+        ray.shutdown()
+
+
+def first_line(error: BaseException) -> str:
+    """What is wrong, without Ray's advice."""
+    return str(error).strip().partition("\n")[0]
+
+
+class _Host:
+    """The host of one actor. What it raises it tells as news, so that Ray adds nothing to it."""
+
+    def __init__(self, actor: int, setup: Setup, threads: int) -> None:
+        self._actor = actor
+        self._setup = setup
+        self._threads = threads
+        self._working: Any = None
+        self._step: int | None = None
+
+    def ready(self) -> News:
+        """Open the data and build the models."""
+        torch.set_num_threads(self._threads)
+        try:
+            self._working = self._setup()
+        except Exception as error:
+            return self._crashed(None, error)
+        return Ready(self._actor)
+
+    def score(self, number: int, published: Published) -> News:
+        """Score super-batch ``number`` with the weights that were ``published``."""
+        try:
+            if published.step != self._step:
+                self._load(ray.get(published.weights[0]))
+                self._step = published.step
+            found: Found = self._working.score(self._actor, number, published.step)
+        except Exception as error:
+            return self._crashed(number, error)
+        return found
+
+    def _load(self, arrays: dict[Role, dict[str, np.ndarray]]) -> None:
+        with torch.no_grad():
+            for role, tensors in self._working.weights.items():
+                for name, tensor in tensors.items():
+                    tensor.copy_(torch.tensor(arrays[role][name]))  # a copy: see `writable`
+
+    def _crashed(self, number: int | None, error: Exception) -> Crashed:
+        known = error if isinstance(error, SuperbatchError) else None
+        told = "".join(traceback.format_exception(error))
+        return Crashed(self._actor, number, known, told)

@@ -1,0 +1,115 @@
+"""Scoring on a Ray cluster: each actor opens the data and the models itself, and takes the next
+block that nobody has. Finished blocks come back and are written here, so that they are those of
+one process, whatever hosts they were scored on, and a kill loses none of them.
+"""
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayActorError
+
+from superbatch.actors.ray import Demands, first_line, join, leave
+from superbatch.config import RaySettings
+from superbatch.errors import RunError, SuperbatchError
+from superbatch.scoring.blocks import Job, Parts, score
+
+
+LOST_IN_VAIN = 3
+"""Times that a block's actor may be lost before the cause is taken to be the block."""
+
+
+def score_on_ray(
+    setup: Callable[[], Job],
+    parts: Parts,
+    numbers: Sequence[int],
+    *,
+    count: int,
+    progress: Callable[[int], None],
+    settings: RaySettings,
+) -> None:
+    """Score the blocks ``numbers`` into ``parts`` by ``count`` actors of a Ray cluster.
+
+    ``setup`` must be picklable; each actor calls it once. ``progress`` is told rows as blocks
+    finish. An actor that is lost is replaced and its block scored again. Raises the first actor's
+    error, or ``RunError`` where a block's actors are lost three times; finished blocks stay.
+    """
+    joined = join(settings.address)
+    demands = Demands(settings.cpus, settings.gpus, settings.resource)
+    actor: Any = ray.remote(_Scorer).options(**demands.options())
+    left, lost = list(reversed(numbers)), dict.fromkeys(numbers, 0)
+    busy: dict[Any, tuple[Any, int]] = {}
+
+    def begin(handle: Any) -> None:
+        if left:
+            number = left.pop()
+            busy[handle.score.remote(number)] = (handle, number)
+
+    try:
+        stored = ray.put(setup)
+        for _ in range(min(count, len(numbers))):
+            begin(actor.remote(stored))
+        while busy:
+            (done,), _ = ray.wait(list(busy), num_returns=1)
+            handle, number = busy.pop(done)
+            try:
+                outcome = ray.get(done)
+            except RayActorError as error:
+                lost[number] += 1
+                if lost[number] == LOST_IN_VAIN:
+                    raise RunError(
+                        f"block {number} lost its actor {LOST_IN_VAIN} times "
+                        f"({first_line(error)}); give the same command again to go on from the "
+                        "finished blocks, perhaps with a smaller --batch-size"
+                    ) from error
+                left.append(number)
+                handle = actor.remote(stored)
+            else:
+                _keep(parts, number, outcome, progress)
+            begin(handle)
+    finally:
+        leave(joined, [handle for handle, _ in busy.values()])
+
+
+def _keep(parts: Parts, number: int, outcome: Any, progress: Callable[[int], None]) -> None:
+    match outcome:
+        case SuperbatchError():
+            raise outcome
+        case str():
+            raise RunError(f"an actor failed while it scored block {number}:\n\n{outcome}")
+    table, rows = outcome
+    parts.write(number, table)
+    progress(rows)
+
+
+class _Scorer:
+    """The host of one actor: a block as a table, and its rows; or what it met, told as a value."""
+
+    def __init__(self, setup: Callable[[], Job]) -> None:
+        self._setup = setup
+        self._job: Job | None = None
+
+    def score(self, number: int) -> tuple[pa.Table, int] | SuperbatchError | str:
+        """Score block ``number``."""
+        kept = _Kept()
+        rows: list[int] = []
+        try:
+            self._job = self._job or self._setup()
+            score(self._job, kept, [number], rows.append)
+        except SuperbatchError as error:
+            return error
+        except Exception as error:
+            return "".join(traceback.format_exception(error))
+        return kept.table, sum(rows)
+
+
+class _Kept:
+    """Keeps the one block that is written to it."""
+
+    table: pa.Table
+
+    def write(self, number: int, table: pa.Table) -> None:
+        """See ``Parts.write``."""
+        self.table = table
