@@ -9,7 +9,7 @@ from superbatch.config import Config, Section
 
 
 FLAGS = """
-actors.cores actors.count actors.device actors.kind actors.max_staleness actors.threads
+actors.cores actors.count actors.count_max actors.device actors.kind actors.max_staleness actors.threads
 actors.timeout
 contrastive.act contrastive.loss contrastive.score_patch contrastive.score_scale
 data.caption_noise data.context data.crop_padding data.deduplicate
@@ -21,7 +21,8 @@ models.dropout models.learner models.online models.reference
 optimise.beta2 optimise.bf16 optimise.clip_norm optimise.compile optimise.ema_decay
 optimise.label_smoothing optimise.learning_rate optimise.micro_batch_size
 optimise.warmup_fraction optimise.weight_decay
-out ranks.kind ranks.selection ranks.timeout_seconds recipe
+out ranks.kind ranks.selection ranks.timeout_seconds
+ray.address ray.cpus ray.gpus ray.resource recipe
 record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
 record.log_every record.selection record.tensorboard
 reference reference_data reference_missing
