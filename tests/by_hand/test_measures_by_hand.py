@@ -125,6 +125,7 @@ def test_dropout_measures_are_those_of_a_naive_loop():
         )
     }
     assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module.training for module in model.modules())
     p = mc_dropout_by_numpy(model, examples, k, seed=sum(2 * i + 1 for i in range(16)))
     conditional = scipy.stats.entropy(p, axis=2).mean(axis=0)
     assert found["conditional_entropy"] == pytest.approx(conditional, abs=1e-5)
