@@ -10,7 +10,7 @@ AutoOff          when to stop scoring
 from superbatch.selector.auto_off import AutoOff
 from superbatch.selector.choice import Selection
 from superbatch.selector.loader import SelectingLoader
-from superbatch.selector.per_example import per_example
+from superbatch.selector.losses import per_example
 from superbatch.selector.schedule import Ramp, Schedule
 from superbatch.selector.selector import Selector
 
