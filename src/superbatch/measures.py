@@ -161,7 +161,7 @@ def require_dropout(task: Task, model: nn.Module) -> None:
     if not dropouts(model):
         raise ConfigError(
             "this criterion asks how far a model's answers spread under dropout and the model has "
-            "none; add --models.dropout 0.1"
+            "none; give it some: --models.dropout 0.1"
         )
 
 

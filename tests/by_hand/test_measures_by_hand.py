@@ -155,7 +155,7 @@ def test_dropout_is_on_within_only_and_its_masks_follow_from_the_examples():
 
 
 def test_a_model_without_dropout_cannot_disagree_with_itself():
-    with pytest.raises(ConfigError, match=r"the model has none; add --models\.dropout"):
+    with pytest.raises(ConfigError, match=r"the model has none; give it some: --models\.dropout"):
         measures.bald().of(TASK, small_vit(), digits(2))
 
 

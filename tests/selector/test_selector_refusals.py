@@ -18,7 +18,7 @@ from selector_parts import (
 from torch import nn
 from torch.nn import functional
 
-from superbatch.criterion import Criterion, easy, learnability, rho_loss
+from superbatch.criterion import Criterion, bald, easy, learnability, rho_loss
 from superbatch.errors import CheckpointError, ConfigError, SuperbatchError
 from superbatch.measures import Measure
 from superbatch.selector import Ramp, Schedule, SelectingLoader, Selector, per_example
@@ -165,6 +165,13 @@ def test_a_criterion_that_asks_for_more_than_losses():
     with pytest.raises(ConfigError, match="the entropy of each row, which needs a Task"):
         selector(criterion=asks, task=cross_entropy)
     selector(criterion=asks, task=Classification())
+
+
+def test_a_measure_that_the_model_cannot_give():
+    still = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    said = refusal(selector(criterion=bald, learner=still))
+    assert "how far a model's answers spread under dropout and the model has none" in said
+    assert len(selector(criterion=bald, learner=small(3)).select(next(digits(1)))["id"]) == 8
 
 
 def test_an_online_model_that_cannot_learn():

@@ -10,9 +10,9 @@ AutoOff          when to stop scoring
 from superbatch.selector.auto_off import AutoOff
 from superbatch.selector.choice import Selection
 from superbatch.selector.loader import SelectingLoader
+from superbatch.selector.losses import per_example
 from superbatch.selector.schedule import Ramp, Schedule
 from superbatch.selector.selector import Selector
-from superbatch.selector.unreduced import per_example
 
 
 __all__ = [

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from superbatch.distributed import world
+from superbatch.distributed import mean_over_ranks, world
 from superbatch.errors import ConfigError
 from superbatch.selection import kept_gain
-from superbatch.selector.replicas import mean_over_ranks
 from superbatch.selector.stopwatch import SPENT
 
 

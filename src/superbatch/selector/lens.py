@@ -110,6 +110,7 @@ class TaskLens:
 
     def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
         """See `Lens.first_look`: the width of the task's logits, where it has any."""
+        self.measure.require(self.task, model)
         logits = getattr(self.task, "logits", None)
         if logits is None:
             return None

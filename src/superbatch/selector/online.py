@@ -14,7 +14,7 @@ from superbatch.distributed import world
 from superbatch.errors import ConfigError
 from superbatch.learner import parameter_groups
 from superbatch.seeds import derived_seed
-from superbatch.selector.replicas import average_gradients, follow_main
+from superbatch.sharding import average_gradients, follow_main, statistics
 
 
 LEARNING_RATE = 1e-3
@@ -61,12 +61,13 @@ class OnlineModel:
             if math.isfinite(self._clip_norm):
                 clip_grad_norm_(self.model.parameters(), self._clip_norm)
             self.optimizer.step()
-            follow_main(list(self.model.buffers()))
+            follow_main(statistics(self.model))
         return value.detach()
 
     def follow_main(self) -> None:
         """Take the weights of rank 0, as replicas must begin alike; for all ranks."""
-        follow_main([*self.model.parameters(), *self.model.buffers()])
+        follow_main([p.detach() for p in self.model.parameters()])
+        follow_main(list(self.model.buffers()))
 
     def to(self, device: torch.device | str) -> None:
         """Move the model and what its optimizer keeps of it."""
