@@ -165,6 +165,12 @@ def check_ranks(config: Config, ranks: int) -> None:
             f"--select.chunks ({select.chunks}) equal parts and they do not divide them; give "
             "other chunks, or take global"
         )
+    past = config.reference_training.data == "past" and uses_reference(config)
+    if config.ranks.kind == "fsdp" and past and config.select.criterion != "learnability":
+        raise ConfigError(
+            "--ranks.kind fsdp keeps the learner in shards, and --reference-training.data past "
+            "needs a second one that is whole; take ddp"
+        )
     if config.ranks.kind == "fsdp" and config.contrastive.score_patch is not None:
         raise ConfigError(
             "--ranks.kind fsdp keeps the learner in shards, and --contrastive.score-patch "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from superbatch.criterion import Criterion, as_is
-from superbatch.distributed import gather_rows, world
+from superbatch.distributed import counts, gather_rows, world
 from superbatch.errors import ConfigError
 from superbatch.selector.lens import Lens, Precision
 from superbatch.tables import LossTable
@@ -70,8 +70,8 @@ class Scorer:
         if not self.together:
             return self.criterion.shape(sums)
         rank, _ = world()
-        everywhere = self.criterion.shape(gather_rows(sums))
-        return everywhere[rank * len(sums) : (rank + 1) * len(sums)]
+        first = sum(counts(len(sums))[:rank])
+        return self.criterion.shape(gather_rows(sums))[first : first + len(sums)]
 
 
 def weighed(
