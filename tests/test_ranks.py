@@ -201,11 +201,13 @@ def test_a_rank_learns_from_its_share_and_reads_what_it_does_not_hold(monkeypatc
 
     shares = Shares(read)
     shares.hold({**read(torch.tensor([4, 6, 5, 7])), "logits/learner/image": torch.zeros(4, 2)})
-    chosen = {"id": torch.arange(100, 108), "draw": torch.tensor([0, 1, 2, 3, 7, 2, 6, 4])}
+    draws = torch.tensor([0, 1, 2, 3, 7, 2, 6, 4])
+    chosen = {"id": draws + 100, "draw": draws, "weight": torch.arange(8.0)}
     share = shares(chosen)
     assert share["draw"].tolist() == [7, 2, 6, 4]
     assert share["id"].tolist() == [107, 102, 106, 104]
     assert share["image"].flatten().tolist() == [70, 20, 60, 40]
+    assert share["weight"].tolist() == [4.0, 5.0, 6.0, 7.0]  # what the bank said of them
     assert shares.read_again == 1
 
 
@@ -252,6 +254,15 @@ def test_a_short_part_gives_what_it_has():
         ({}, 3, r"--select.super-batch-size is 32 over all ranks, and 3 .*; make it 30 or 33"),
         ({"select": {"sub_batch_size": 2}}, 4, r"sub-batch-size is 2 .*; make it 4"),
         ({"ranks": {"kind": "fsdp"}, "contrastive": {"score_patch": 16}}, 2, "take ddp"),
+        (
+            {
+                "ranks": {"kind": "fsdp"},
+                "select": {"criterion": "rho_loss"},
+                "reference_training": {"data": "past"},
+            },
+            2,
+            "data past needs a second one",
+        ),
         ({"ranks": {"selection": "local"}, "select": {"joint": True}}, 4, "chooses 4 pairs in"),
     ],
 )

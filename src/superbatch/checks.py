@@ -176,6 +176,12 @@ def check_ranks(config: Config, ranks: int) -> None:
             f"--data.deduplicate looks at whole super-batches, and with --actors.kind "
             f"{config.actors.kind} each of {ranks} ranks has its part scored elsewhere; take inline"
         )
+    past = config.reference_training.data == "past" and uses_reference(config)
+    if config.ranks.kind == "fsdp" and past and config.select.criterion != "learnability":
+        raise ConfigError(
+            "--ranks.kind fsdp keeps the learner in shards, and --reference-training.data past "
+            "needs a second one that is whole; take ddp"
+        )
     if config.ranks.kind == "fsdp" and config.contrastive.score_patch is not None:
         raise ConfigError(
             "--ranks.kind fsdp keeps the learner in shards, and --contrastive.score-patch "
