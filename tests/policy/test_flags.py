@@ -9,8 +9,8 @@ from superbatch.config import Config, Section
 
 
 FLAGS = """
-actors.cores actors.count actors.count_max actors.device actors.kind actors.max_staleness actors.threads
-actors.timeout
+actors.cores actors.count actors.count_max actors.device actors.kind actors.max_staleness
+actors.threads actors.timeout
 contrastive.act contrastive.loss contrastive.score_patch contrastive.score_scale
 data.caption_noise data.context data.crop_padding data.deduplicate
 data.eval_label data.eval_path data.evaluation_fraction data.flip
