@@ -237,12 +237,13 @@ def check_actors(config: Config) -> None:
                 f"{flag} {value} is of a Ray cluster and --actors.kind is {settings.kind}; add "
                 "--actors.kind ray"
             )
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    if unknown := set(settings.cores) - usable:
+    if settings.cores and not hasattr(os, "sched_setaffinity"):
+        raise ConfigError("--actors.cores needs Linux; leave it out")
+    count = os.cpu_count() or 1
+    if beyond := [core for core in settings.cores if not 0 <= core < count]:
         raise ConfigError(
-            f"--actors.cores names core {min(unknown)} and this process may use "
-            f"{', '.join(map(str, sorted(usable))) or 'none by number'}; name some of those, or "
-            "leave it out"
+            f"--actors.cores names core {beyond[0]} and this machine has {count}, from 0; name "
+            "some of those, or leave it out"
         )
 
 

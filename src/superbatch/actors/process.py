@@ -24,7 +24,7 @@ import torch.multiprocessing as processes
 from superbatch.actors.actor import Setup, weights_of
 from superbatch.actors.news import Crashed, Died, News, Ready
 from superbatch.actors.weights import WeightBoard
-from superbatch.errors import SuperbatchError
+from superbatch.errors import ConfigError, SuperbatchError
 from superbatch.learner import Learner
 from superbatch.types import Role
 
@@ -184,11 +184,10 @@ def _act(
     """What an actor's process does: score what it is asked for until nobody is left to ask."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_STARTER)  # whoever started us decides
     threading.Thread(target=_leave_with_the_starter, daemon=True).start()
-    if cores:
-        os.sched_setaffinity(0, cores)
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # nobody is left to ask, or to be told
         try:
+            _keep_to(cores)
             working = setup()
         except Exception as error:
             pipe.send(_crashed(actor, None, error))
@@ -202,6 +201,18 @@ def _act(
                 pipe.send(_crashed(actor, number, error))
                 return
             pipe.send(found)
+
+
+def _keep_to(cores: tuple[int, ...]) -> None:
+    if not cores:
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        names = ", ".join(map(str, cores))
+        raise ConfigError(
+            f"actors cannot keep to --actors.cores {names} here ({error.strerror}); leave it out"
+        ) from error
 
 
 def _crashed(actor: int, number: int | None, error: Exception) -> Crashed:

@@ -7,8 +7,8 @@ or stopped while it reads, or writes, holds nobody up.
 """
 
 import threading
-from collections.abc import Iterator
-from typing import final
+from functools import cached_property
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class WeightBoard:
         self._words[2 * copy] = 2 * turn + 1
         _in_order()
         with torch.no_grad():
-            for role, name, place in self._places(copy):
+            for role, name, place in self._places[copy]:
                 place.copy_(weights[role][name])
         self._words[2 * copy + 1] = step
         _in_order()
@@ -71,18 +71,28 @@ class WeightBoard:
             before = int(self._words[2 * copy])
             _in_order()
             with torch.no_grad():
-                for role, name, place in self._places(copy):
+                for role, name, place in self._places[copy]:
                     into[role][name].copy_(place)
             step = int(self._words[2 * copy + 1])
             _in_order()
             if before % 2 == 0 and int(self._words[2 * copy]) == before:
                 return step
 
-    def _places(self, copy: int) -> Iterator[tuple[Role, str, Tensor]]:
-        """Where each tensor of a copy is."""
-        for role, name, shape, dtype, start in self._layout:
-            stop = start + shape.numel() * dtype.itemsize
-            yield role, name, self._memory[copy, start:stop].view(dtype).view(shape)
+    @cached_property
+    def _places(self) -> list[list[tuple[Role, str, Tensor]]]:
+        """Where each tensor of each copy is: views of the memory."""
+        return [
+            [(role, name, _view(memory, *kind)) for role, name, *kind in self._layout]
+            for memory in self._memory
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The memory is passed on once, and whoever receives it makes the views."""
+        return {name: value for name, value in vars(self).items() if name != "_places"}
+
+
+def _view(memory: Tensor, shape: torch.Size, dtype: torch.dtype, start: int) -> Tensor:
+    return memory[start : start + shape.numel() * dtype.itemsize].view(dtype).view(shape)
 
 
 def _shared(tensor: Tensor) -> Tensor:
