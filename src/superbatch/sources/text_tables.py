@@ -4,11 +4,11 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 
@@ -115,8 +115,8 @@ def _read_separated(path: Path, columns: TextColumns) -> TextRows:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """The text of ``path``, gzipped or not whatever its name says; bytes that are not UTF-8 become
+def _opened(path: Path) -> Iterator[Iterable[str]]:
+    """The lines of ``path``, gzipped or not whatever its name says; bytes that are not UTF-8 become
     lone surrogates, which no text has.
     """
     with path.open("rb") as raw:
@@ -128,11 +128,11 @@ def _opened(path: Path) -> Iterator[TextIO]:
         yield io.TextIOWrapper(plain, "utf-8-sig", errors="surrogateescape", newline=newline)
 
 
-def _fields(file: TextIO, separator: str | None) -> Iterator[list[str]]:
+def _fields(lines: Iterable[str], separator: str | None) -> Iterator[list[str]]:
     if separator == ",":
-        yield from csv.reader(file)
+        yield from csv.reader(lines)
     else:
-        for line in file:
+        for line in lines:
             yield line.rstrip("\r\n").split("\t")
 
 
@@ -142,12 +142,12 @@ def _from_arrow(where: str, table: pa.Table, columns: TextColumns) -> TextRows:
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         known = {
-            "text": pa.types.is_string(kind) or pa.types.is_large_string(kind),
-            "number": pa.types.is_integer(kind) or pa.types.is_boolean(kind),
+            "texts": pa.types.is_string(kind) or pa.types.is_large_string(kind),
+            "numbers": pa.types.is_integer(kind) or pa.types.is_boolean(kind),
         }
         if not any(known[one] for one in kinds):
             raise DataError(
-                f"column '{name}' of {where} holds {kind} and not {' or '.join(kinds)}s; choose "
+                f"column '{name}' of {where} holds {kind} and not {' or '.join(kinds)}; choose "
                 "another with --data.text and --data.label"
             )
         values: list[Any] = table[name].to_pylist()
@@ -156,9 +156,9 @@ def _from_arrow(where: str, table: pa.Table, columns: TextColumns) -> TextRows:
     has_ids = "id" in table.column_names and pa.types.is_integer(table.schema.field("id").type)
     return TextRows(
         where,
-        ids=column("id", "number") if has_ids else None,
-        texts=column(columns.text, "text"),
-        labels=column(columns.label, "number", "text"),
-        truths=None if columns.truth is None else column(columns.truth, "number", "text"),
+        ids=column("id", "numbers") if has_ids else None,
+        texts=column(columns.text, "texts"),
+        labels=column(columns.label, "numbers", "texts"),
+        truths=None if columns.truth is None else column(columns.truth, "numbers", "texts"),
         class_names=names_in(table.schema.metadata or {}, columns.label),
     )
