@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 
-STEPS, BATCH = 800, 32
+STEPS, BATCH = 500, 32
 SETTINGS = (
     *("--task=text", "--models.learner=bert-tiny"),
     *("--models.online=bert-2/64", "--models.reference=bert-2/64"),

@@ -61,12 +61,12 @@ def build_bert(
     settings = _settings(name, context)
     own = settings.pop("vocab_size", vocabulary)
     for what, has, wanted in (
-        ("a vocabulary", own, vocabulary),
+        ("a vocabulary of", own, vocabulary),
         ("places for", settings["max_position_embeddings"], context),
     ):
         if has < wanted:
             raise ConfigError(
-                f"the model {name} has {what} of {has} tokens and the data needs {wanted}; "
+                f"the model {name} has {what} {has} tokens and the data needs {wanted}; "
                 "give another model, --data.vocabulary or --data.context"
             )
     if dropout:
