@@ -213,9 +213,7 @@ def refuse_unfit_for_tables(config: Config, scored: View) -> None:
         )
 
 
-def reference_config(
-    config: Config, fitting: Mapping[str, Any], part: str | None = None
-) -> Config:
+def reference_config(config: Config, fitting: Mapping[str, Any], part: str | None = None) -> Config:
     """The run that trains the reference of ``config``: uniform, on its part of the data.
 
     ``part`` is that, if not the one that the configuration names, and ``fitting`` are the settings
