@@ -16,10 +16,9 @@ pytest.importorskip("transformers", reason="models of texts need the extra [text
 from superbatch.models.bert import build_bert
 
 
-def built(name, *, vocabulary=50, padding=0, context=8, classes=3, seed=0):
-    return build_bert(
-        name, vocabulary=vocabulary, padding=padding, context=context, classes=classes, seed=seed
-    )
+def built(name, **changes):
+    sizes = {"vocabulary": 50, "padding": 0, "context": 8, "classes": 3, "seed": 0}
+    return build_bert(name, **sizes | changes)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,9 @@ def test_the_configuration_decides_the_shape_and_the_data_the_rest(tmp_path):
     path = write_config(tmp_path / "config.json", hidden_dropout_prob=0.0, num_labels=7)
     bert = built(path, padding=4).bert.config
     assert (bert.num_labels, bert.vocab_size, bert.pad_token_id) == (3, 50, 4)
-    assert bert.hidden_dropout_prob == 0.0
+    assert (bert.hidden_dropout_prob, bert.attention_probs_dropout_prob) == (0.0, 0.1)
+    bert = built(path, dropout=0.3).bert.config
+    assert (bert.hidden_dropout_prob, bert.attention_probs_dropout_prob) == (0.3, 0.3)
     larger = write_config(tmp_path / "larger.json", vocab_size=64)
     assert built(larger).bert.config.vocab_size == 64
     assert built(str(tmp_path)).bert.config.hidden_size == 16

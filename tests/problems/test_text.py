@@ -13,9 +13,12 @@ from made_texts import VOCABULARY, sentences, write_config, write_tsv, write_voc
 from superbatch import training
 from superbatch.checks import check
 from superbatch.errors import CheckpointError, ConfigError, DataError, Stopped
+from superbatch.learner import scoring
+from superbatch.measures import parameter_gradient_norm
 from superbatch.problems import Problem, problem_of
 from superbatch.recipes import recipe, resolved
 from superbatch.surroundings import Surroundings
+from superbatch.types import take
 
 
 pytest.importorskip("transformers", reason="models of texts need the extra [text]")
@@ -96,6 +99,30 @@ def test_every_recipe_trains_and_its_ledger_is_what_ran(name, made, tmp_path):
         assert spent[role]["score"] == price[role] * B * STEPS
     assert set(summary["val"]) >= {"accuracy", "matthews", "per_class"}
     assert summary["examples_learned"] == b * STEPS
+
+
+@pytest.mark.parametrize(
+    "name", ["entropy", "bald", "selective_backprop", "rho_loss_halves", "learnability_past"]
+)
+def test_what_rho_loss_is_held_against_learns_texts_too(name, made, tmp_path):
+    summary = training.start(tiny(name, made, tmp_path / "run", steps=3))
+    assert summary["examples_learned"] == 3 * b
+    assert summary["selection"]["non_finite_scores"] == 0
+
+
+def test_a_gradient_norm_is_that_of_the_texts_own_loss(made, tmp_path):
+    problem = problem_of(tiny("uniform", made, tmp_path))
+    model = problem.model("learner").eval()
+    batch = problem.examples.read(np.arange(3))
+    by_hand = []
+    for row in range(3):
+        model.zero_grad()
+        problem.task.act_loss(model, take(batch, torch.tensor([row]))).sum().backward()
+        squares = [p.grad.square().sum() for p in model.parameters() if p.grad is not None]
+        by_hand.append(torch.stack(squares).sum().sqrt().item())
+    with scoring(model):
+        found = parameter_gradient_norm(problem.task, model, batch)
+    assert found.tolist() == pytest.approx(by_hand, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["classact", "rho_loss"])

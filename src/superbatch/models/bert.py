@@ -52,8 +52,8 @@ def build_bert(
     ``name`` is one of :data:`~superbatch.models.variants.BERTS` ("bert-tiny"), a shape
     ("bert-2/128"), or the path of a BERT's config.json, or of the folder that it is in. ``padding``
     is the number of the padding token. ``dropout`` is BERT's, of hidden states and of attention;
-    where it is 0 they have what the configuration says, or else the published 0.1. Weights are random, drawn from ``seed`` alone; the global random state is as it was
-    afterwards.
+    where it is 0 they have what the configuration says, or else the published 0.1. Weights are
+    random, drawn from ``seed`` alone; the global random state is as it was afterwards.
 
     Raises ``ConfigError`` for a name nobody knows, a configuration that is of no BERT or too small
     for the data, and where transformers is not installed.

@@ -161,8 +161,8 @@ def resolved(config: Config) -> Config:
     are read by models of texts.
     """
     if config.task == "text":
-        unnamed = {name for name, value in Models() if value == getattr(config.models, name)}
-        models = {name: BERT_MODELS[name] for name in unnamed}
+        named, unnamed = config.models.model_dump(), Models().model_dump()
+        models = {role: bert for role, bert in BERT_MODELS.items() if named[role] == unnamed[role]}
         config = config.changed(models=models)
     if config.recipe in UNIFORM:
         b = config.select.sub_batch_size
