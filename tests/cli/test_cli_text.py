@@ -129,6 +129,25 @@ def test_without_the_package_the_extra_is_named(made, tmp_path, capsys, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--data.text=sentences"], "has no column 'sentences' for --data.text; did you mean"),
+        (["--data.path=nowhere.tsv"], "there is no such file or folder: nowhere.tsv"),
+        (["--data.context=2"], "--data.context"),
+        (["--models.learner=bert-tinny"], "did you mean bert-tiny"),
+        (["--data.flip"], "labels of texts and cannot use --data.flip"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(given, sentence, made, tmp_path, capsys):
+    out = f"--out={tmp_path / 'run'}"
+    assert main(["train", "uniform", "--task=text", *flags(made), *given, out]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_texts_need_the_package():
     code = (
         "import sys; import superbatch.cli.train, superbatch.training, superbatch.problems; "
