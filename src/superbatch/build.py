@@ -333,6 +333,7 @@ def environment(command: list[str]) -> dict[str, Any]:
     """What a run depended on, for its folder."""
     import platform
     import subprocess
+    from importlib.metadata import distributions
 
     import timm
     import torchvision
@@ -355,6 +356,8 @@ def environment(command: list[str]) -> dict[str, Any]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,
+        # what models of texts come from, where it is installed; importing it takes seconds
+        **{dist.name: dist.version for dist in distributions(name="transformers")},
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": gpu or platform.processor() or platform.machine(),

@@ -1,9 +1,10 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 
-from superbatch.config import Config, uses_reference
+from superbatch.config import Config, Data, uses_reference
 from superbatch.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ def check(config: Config) -> None:
     check_importance(config)
     check_data(config)
     check_reference(config)
-    check_pairs(config)
+    check_task(config)
     check_actors(config)
 
 
@@ -189,29 +190,47 @@ def check_ranks(config: Config, ranks: int) -> None:
         )
 
 
-def check_pairs(config: Config) -> None:
-    """What only one of the tasks can do."""
-    pairs = config.task == "image_text"
-    only_pairs = {
-        "--select.joint": config.select.joint,
-        "--data.deduplicate": config.data.deduplicate,
-        "--data.caption-noise": config.data.caption_noise,
-        "--contrastive.score-patch": config.contrastive.score_patch,
-    }
-    only_labels = {
-        "--data.label-noise": config.data.label_noise,
-        "--data.truth": config.data.truth,
-        "--optimise.label-smoothing": config.optimise.label_smoothing,
-        "--models.dropout": config.models.dropout,
-    }
-    for flag, value in (only_labels if pairs else only_pairs).items():
-        if value:
-            learns = "pairs of image and text" if pairs else "labels"
-            wanted = "labels, such as classact" if pairs else "pairs, such as active_clip"
+LEARNS: Mapping[str, str] = {
+    "classification": "labels of images",
+    "image_text": "pairs of image and text",
+    "text": "labels of texts",
+}
+"""What each task learns."""
+
+WANTED: Mapping[str, str] = {
+    "classification": "recipes on labels, such as classact",
+    "image_text": "recipes on pairs, such as active_clip",
+    "text": "--task text",
+}
+"""What each task is asked for with."""
+
+
+def check_task(config: Config) -> None:
+    """What not every task can do."""
+    data = config.data
+    only: list[tuple[str, object, tuple[str, ...]]] = [
+        ("--select.joint", config.select.joint, ("image_text",)),
+        ("--data.deduplicate", data.deduplicate, ("image_text",)),
+        ("--data.caption-noise", data.caption_noise, ("image_text",)),
+        ("--contrastive.score-patch", config.contrastive.score_patch, ("image_text",)),
+        ("--data.label-noise", data.label_noise, ("classification", "text")),
+        ("--data.truth", data.truth, ("classification", "text")),
+        ("--optimise.label-smoothing", config.optimise.label_smoothing, ("classification", "text")),
+        ("--models.dropout", config.models.dropout, ("classification", "text")),
+        ("--data.image-size", data.image_size, ("classification", "image_text")),
+        ("--data.flip", data.flip, ("classification", "image_text")),
+        ("--data.crop-padding", data.crop_padding, ("classification", "image_text")),
+        ("--data.rand-augment", data.rand_augment, ("classification", "image_text")),
+        ("--data.vocabulary", data.vocabulary, ("text",)),
+    ]
+    for flag, value, tasks in only:
+        if value and config.task not in tasks:
             raise ConfigError(
-                f"recipe {config.recipe} learns {learns} and cannot use {flag} ({value}); "
-                f"it is for recipes on {wanted}"
+                f"recipe {config.recipe} learns {LEARNS[config.task]} and cannot use {flag} "
+                f"({value}); it is for {WANTED[tasks[0]]}"
             )
+    if config.task == "text":
+        check_vocabulary(data)
 
 
 def check_actors(config: Config) -> None:
@@ -251,3 +270,13 @@ def refuse_without_ray() -> None:
     """Raise ``ConfigError`` where Ray is not installed."""
     if find_spec("ray") is None:
         raise ConfigError("--actors.kind ray needs Ray: pip install 'superbatch[ray]'")
+
+
+def check_vocabulary(data: Data) -> str:
+    """The file with the vocabulary; ``ConfigError`` where none is named."""
+    if data.vocabulary is None:
+        raise ConfigError(
+            "--task text cuts texts into the pieces of a vocabulary and --data.vocabulary names "
+            "none; give BERT's vocab.txt, a file with one word-piece a line"
+        )
+    return data.vocabulary

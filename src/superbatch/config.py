@@ -16,11 +16,17 @@ class Data(Section):
 
     path: str = "digits"
     """"digits", a .parquet file, a folder of images by class, an .npz, or a hub name; of pairs, tar
-    shards: a file, a folder, a pattern such as "part-{000..127}.tar", or a URL."""
+    shards: a file, a folder, a pattern such as "part-{000..127}.tar", or a URL; of texts, a .tsv,
+    .csv (both also gzipped) or .parquet file, or a hub name."""
     label: str = "label"
-    """The column to learn."""
+    """The column to learn. In a .tsv or .csv without a header columns are numbered from 0."""
     image: str = "image"
     """The column with images."""
+    text: str = "text"
+    """The column with texts."""
+    vocabulary: str | None = None
+    """Of texts: a file with BERT's vocabulary, one word-piece a line (vocab.txt). Texts are read
+    in lower case unless it has a piece with a capital letter."""
     truth: str | None = None
     """A column with the true labels, only to report how many of the chosen are clean."""
     label_noise: float = Field(0.0, ge=0, lt=1)
@@ -28,7 +34,7 @@ class Data(Section):
     caption_noise: float = Field(0.0, ge=0, lt=1)
     """Share of captions moved to another image, for experiments; what matches is then known."""
     context: int = Field(32, ge=4)
-    """Tokens of a caption; longer ones are cut."""
+    """Tokens of a caption or a text; longer ones are cut."""
     deduplicate: bool = False
     """Leave pairs with the same image or caption as an earlier one out of each super-batch."""
     subset: str | None = None
@@ -122,7 +128,10 @@ class Models(Section):
     """Sizes are L, B, S, Ti and our mu-100 ... mu-2400, with a patch: "S/16"; or any timm name.
 
     Of pairs: the same for both towers, or "S/16+mu-600" with the text tower's own; or
-    "open_clip:NAME", an open_clip configuration (.json), or a folder with one and weights."""
+    "open_clip:NAME", an open_clip configuration (.json), or a folder with one and weights.
+
+    Of texts: "bert-tiny", mini, small, medium, base; "bert-DEPTH/WIDTH"; or a BERT configuration
+    (config.json). Where none is named, bert-mini learns and bert-tiny scores."""
 
     learner: str = "mu-300/4"
     """The model that is paid for."""
@@ -131,7 +140,8 @@ class Models(Section):
     reference: str = "mu-2400/4"
     """Scores; trained beforehand or alongside."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of what each layer, and the head, is shown that dropout hides while they learn."""
+    """Share of what each layer, and the head, is shown that dropout hides while they learn. Models
+    of texts have BERT's 0.1 where this is 0."""
 
 
 class ReferenceTraining(Section):
@@ -246,8 +256,8 @@ class Config(Section):
 
     recipe: str = "uniform"
     """Name of the recipe that the settings started from."""
-    task: Literal["classification", "image_text"] = "classification"
-    """What is learned: labels of images, or which caption belongs to which image."""
+    task: Literal["classification", "image_text", "text"] = "classification"
+    """What is learned: labels of images, which caption belongs to which image, labels of texts."""
     steps: int = Field(200, ge=1)
     """Updates of the learner."""
     seed: int = Field(0, ge=0)

@@ -217,11 +217,11 @@ def refuse_unfit_for_tables(config: Config, scored: View) -> None:
         )
 
 
-def reference_config(config: Config, image_size: int, part: str | None = None) -> Config:
+def reference_config(config: Config, fitting: Mapping[str, Any], part: str | None = None) -> Config:
     """The run that trains the reference of ``config``: uniform, on its part of the data.
 
-    ``part`` is that, if not the one that the configuration names, and ``image_size`` is that of the
-    learner's images, which other data is resized to.
+    ``part`` is that, if not the one that the configuration names, and ``fitting`` are the settings
+    that make other data fit the models: see `Problem.fitting`.
     """
     training = config.reference_training
     steps = training.steps or config.steps
@@ -236,7 +236,7 @@ def reference_config(config: Config, image_size: int, part: str | None = None) -
     if config.reference_data is not None:
         data |= {
             "path": config.reference_data,
-            "image_size": image_size,
+            **fitting,
             "truth": None,
             "part": "pool",
             "holdout_fraction": 0.0,
@@ -246,6 +246,7 @@ def reference_config(config: Config, image_size: int, part: str | None = None) -
         }
     return recipe(uniform).changed(
         seed=derived_seed(config.seed, "reference"),
+        task=config.task,
         steps=steps,
         device=config.device,
         data=data,
@@ -276,7 +277,7 @@ def trained_reference(
     ``reference/`` or ``reference-PART/`` of the run folder or, shared by several runs, in
     ``around.references``; each run's ledger still counts it in full.
     """
-    wanted = reference_config(config, problem.examples.image_shape[-1], part)
+    wanted = reference_config(config, problem.fitting, part)
     if around.references is None:
         path = folder.path / (f"reference-{part}" if part else "reference")
     else:

@@ -15,7 +15,8 @@ contrastive.act contrastive.loss contrastive.score_patch contrastive.score_scale
 data.caption_noise data.context data.crop_padding data.deduplicate
 data.eval_label data.eval_path data.evaluation_fraction data.flip
 data.holdout_fraction data.image data.image_size data.label data.label_noise data.memory_gb
-data.order data.part data.path data.rand_augment data.seed data.subset data.truth data.workers
+data.order data.part data.path data.rand_augment data.seed data.subset data.text data.truth
+data.vocabulary data.workers
 device
 models.dropout models.learner models.online models.reference
 optimise.beta2 optimise.bf16 optimise.clip_norm optimise.compile optimise.ema_decay

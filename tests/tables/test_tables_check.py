@@ -1,5 +1,6 @@
 """Does a table belong to this data and this task?"""
 
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -229,3 +230,24 @@ def test_a_list_of_other_data_is_refused(tmp_path):
         check_list(tmp_path / "some-list.parquet", other)
     (tmp_path / "list.txt").write_text("1\n2\n")
     check_list(tmp_path / "list.txt", other)
+
+
+def test_the_fingerprint_of_texts_is_that_of_the_specification():
+    """docs/formats.md, with Python's whole numbers."""
+
+    class Texts:
+        ids = np.array([4, 9])
+        texts = ("a film", "un \u00e9t\u00e9")
+        labels = np.array([1, 0])
+
+    def mixed(x):
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        return x ^ (x >> 31)
+
+    total = 0
+    for example, text, label in zip((4, 9), Texts.texts, (1, 0), strict=True):
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        what = int.from_bytes(digest, "little") + label
+        total += mixed(example ^ mixed((what + 0x9E3779B97F4A7C15) % 2**64))
+    assert fingerprint(Texts()) == f"{total % 2**64:016x}"

@@ -69,3 +69,25 @@ def test_weights_multiply_losses_before_the_mean():
     for task in (Classification(), Classification(label_smoothing=0.2)):
         plain = float(task.learn_loss(Logits(), BATCH))
         assert float(task.learn_loss(Logits(), ones)) == pytest.approx(plain)
+
+
+def test_a_model_is_shown_the_inputs_that_are_named_in_their_order():
+    class Counting(nn.Module):
+        """Logits: how many tokens count, and how many are 7."""
+
+        def forward(self, text, mask):
+            assert (text.dtype, mask.dtype) == (torch.int64, torch.bool)
+            counts = [mask.sum(1), ((text == 7) & mask).sum(1)]
+            return torch.stack(counts, dim=1).float()
+
+    texts = {
+        "id": torch.arange(2),
+        "text": torch.tensor([[7, 7, 5, 0], [5, 0, 7, 7]]),
+        "mask": torch.tensor([[True, True, True, False], [True, False, False, False]]),
+        "label": torch.tensor([1, 0]),
+    }
+    task = Classification(inputs=("text", "mask"))
+    assert task.logits(Counting(), texts).tolist() == [[3.0, 2.0], [1.0, 0.0]]
+    by_hand = [math.log1p(math.exp(1.0)), math.log1p(math.exp(-1.0))]
+    assert task.act_loss(Counting(), texts).tolist() == pytest.approx(by_hand)
+    assert isinstance(task, Task)

@@ -105,10 +105,8 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
 
 def refuse_mixed(configs: Sequence[Config]) -> None:
     """Raise ``ConfigError`` unless all learn the same: data is either of labels or of pairs."""
-    labels, pairs = (
-        [config.recipe for config in configs if config.task == task]
-        for task in ("classification", "image_text")
-    )
+    pairs = [config.recipe for config in configs if config.task == "image_text"]
+    labels = [config.recipe for config in configs if config.task != "image_text"]
     if labels and pairs:
         raise ConfigError(
             f"labels are what {', '.join(labels)} can learn and pairs of image and text what "

@@ -16,7 +16,8 @@ from superbatch.errors import ConfigError
 class Evaluate(BaseModel):
     """superbatch evaluate CKPT --data.path DATA [flags]: on all of DATA, or on --data.eval-path.
 
-    A checkpoint knows what it learned. One of labels gives accuracies; one of pairs gives retrieval
+    A checkpoint knows what it learned. One of labels gives accuracies (of texts, give
+    --data.vocabulary too); one of pairs gives retrieval
     or, with --zero-shot or --linear-probe and DATA with labels, accuracies. A linear probe is fit
     on DATA: without --data.eval-path, all is measured on the --data.evaluation-fraction left out.
     """
@@ -75,6 +76,7 @@ def show(numbers: Mapping[str, Any]) -> None:
         "top1": "top-1",
         "top5": "top-5",
         "worst_class": "worst class",
+        "matthews": "Matthews correlation",
         "zero_shot_top1": "zero-shot top-1",
         "zero_shot_top5": "zero-shot top-5",
         "linear_probe_top1": "linear probe top-1",

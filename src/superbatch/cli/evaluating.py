@@ -36,7 +36,11 @@ def task_of_checkpoint(checkpoint: str, config: Config) -> Config:
             models={"learner": checkpoint},
         )
     _, about = load_weights(weights_path(checkpoint))
-    if about.get("task", "classification") != "image_text":
+    task = about.get("task", "classification")
+    if task == "text":
+        models = {"learner": about["model"]}
+        return config.changed(task=task, data={"context": about["context"]}, models=models)
+    if task == "classification":
         return config
     return config.changed(
         task="image_text",
@@ -52,7 +56,7 @@ def retrieved(checkpoint: str, config: Config) -> dict[str, Any]:
     device = build.pick_device(config.device)
     found = problem.evaluate(problem.load(checkpoint, "learner").to(device), device)
     numbers = dict(found.summary)
-    if config.task == "classification":
+    if config.task != "image_text":
         numbers["top1"] = numbers.pop("accuracy")
         numbers["worst_class"] = numbers.pop("worst_class_accuracy")
     return numbers | {"examples": found.examples}

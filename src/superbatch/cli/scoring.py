@@ -23,6 +23,7 @@ from superbatch.tables import LossTable, Provenance, ScoredBy, TableFile, finger
 from superbatch.tables.check import (
     act_loss_of,
     check_data,
+    image_size_of,
     preprocessing_of,
     recompute,
     unexplained,
@@ -168,7 +169,7 @@ def provenance_of(work: Work, command: Sequence[str]) -> Provenance:
         data=work.config.data.path,
         fingerprint="",
         preprocessing=preprocessing_of(examples),
-        image_size=examples.image_shape[-1],
+        image_size=image_size_of(examples),
         precision="bf16" if work.arguments.bf16 else "fp32",
         columns={
             name: scorer_of(path, work.config, work.problem.task, work.arguments.measure)

@@ -141,9 +141,15 @@ def labels(arguments: Subset, found: "Named") -> Any:
     data = arguments.data
     if found.by_uid:
         raise ConfigError("--per-class needs a table with ids, whose labels --data.path knows")
-    examples = open_examples(
-        data.path, label=data.label, image=data.image, image_size=data.image_size
-    )
+    examples: Any
+    if data.vocabulary is None:
+        examples = open_examples(
+            data.path, label=data.label, image=data.image, image_size=data.image_size
+        )
+    else:
+        from superbatch.problems.text import open_sets
+
+        examples, _ = open_sets(data.model_copy(update={"eval_path": None}), None)
     order = np.argsort(examples.ids, kind="stable")
     ids = examples.ids[order]
     places = np.minimum(np.searchsorted(ids, found.names), len(ids) - 1)

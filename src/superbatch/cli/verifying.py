@@ -44,6 +44,7 @@ def config_of(arguments: Verify, file: TableFile, column: str) -> Config:
     """The settings that the table was made with."""
     scorer = file.provenance.columns[column]
     pairs = scorer.loss != "cross_entropy" and scorer.loss not in MEASURES
+    texts = file.provenance.image_size is None
     config = Config().changed(
         device=arguments.device,
         optimise={"bf16": file.provenance.precision == "bf16"},
@@ -54,9 +55,12 @@ def config_of(arguments: Verify, file: TableFile, column: str) -> Config:
             "image_size": arguments.data.image_size or file.provenance.image_size,
         },
     )
-    if not pairs:
+    if pairs:
+        config = config.changed(task="image_text", contrastive={"act": scorer.loss})
+    elif texts:
+        config = config.changed(task="text")
+    else:
         return config
-    config = config.changed(task="image_text", contrastive={"act": scorer.loss})
     if scorer.loss == "dot":
         config = config.changed(contrastive={"score_scale": scorer.scale})
     checkpoint = arguments.model or scorer.checkpoint

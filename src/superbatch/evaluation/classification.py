@@ -4,6 +4,7 @@ Selection can buy a better average with a worse class (``paper-map``, pitfalls),
 is always looked at.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class ClassificationResult:
     loss: float
     per_class: tuple[float | None, ...]
     examples: int
+    matthews: float | None = None
+    """Matthews correlation of two classes, in [-1, 1]; 0 where one was never seen or never said."""
 
     @property
     def worst_class(self) -> float:
@@ -39,6 +42,7 @@ class ClassificationResult:
             "val/top5": self.top5,
             "val/loss": self.loss,
             "val/worst_class_accuracy": self.worst_class,
+            **({} if self.matthews is None else {"val/matthews": self.matthews}),
         }
 
 
@@ -47,17 +51,22 @@ def evaluate_classification(
     batches: Iterable[Batch],
     *,
     classes: int,
+    task: Classification | None = None,
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> ClassificationResult:
-    """Accuracy of ``model`` over all ``batches``, without a trace on it. Plain cross-entropy."""
+    """Accuracy of ``model`` over all ``batches``, without a trace on it. Plain cross-entropy.
+
+    ``task`` says what the model is shown; none: images.
+    """
+    logits_of = (task or Classification()).logits
     right = torch.zeros(classes, dtype=torch.int64)
     seen = torch.zeros(classes, dtype=torch.int64)
     in_top5, loss = 0, 0.0
     for batch in batches:
         batch = to_device(batch, device)
         with scoring(model), autocast(batch, bf16):
-            logits = Classification().logits(model, batch)
+            logits = logits_of(model, batch)
         label = batch["label"]
         best = logits.topk(min(5, classes), dim=1).indices
         loss += float(torch.nn.functional.cross_entropy(logits, label, reduction="sum"))
@@ -74,7 +83,16 @@ def evaluate_classification(
         loss=loss / examples,
         per_class=_shares(right, seen),
         examples=examples,
+        matthews=_matthews(right, seen) if classes == 2 else None,
     )
+
+
+def _matthews(right: Int[Tensor, " 2"], seen: Int[Tensor, " 2"]) -> float:
+    """The correlation of what is and what was said, of two classes (Matthews, 1975)."""
+    (right_0, right_1), (are_0, are_1) = right.tolist(), seen.tolist()
+    wrong_1, wrong_0 = are_0 - right_0, are_1 - right_1
+    spread = math.sqrt((right_1 + wrong_1) * are_1 * are_0 * (right_0 + wrong_0))
+    return (right_1 * right_0 - wrong_1 * wrong_0) / spread if spread else 0.0
 
 
 def _shares(right: Int[Tensor, " C"], seen: Int[Tensor, " C"]) -> tuple[float | None, ...]:

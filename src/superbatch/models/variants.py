@@ -1,4 +1,4 @@
-"""The sizes of Vision Transformer that have a name, and what a forward pass of each costs.
+"""The sizes of Vision Transformer and BERT that have a name, and what a ViT's forward pass costs.
 
 Nothing here needs torch: the cost planner answers from this module alone.
 """
@@ -49,6 +49,49 @@ VARIANTS: Mapping[str, ViTSize] = MappingProxyType(
 )
 """Sizes by name, largest first. L, B, S and Ti are the standard ones. The Mu family is **ours, not
 the paper's**; its names say about how many times cheaper than L a forward pass is."""
+
+
+@dataclass(frozen=True)
+class BertSize:
+    """The shape of a BERT, whatever its vocabulary and head.
+
+    As in all of Turc et al. (2019, arXiv 1908.08962), a head is 64 wide (one head where
+    the model is narrower) and the MLP four times as wide as the model.
+    """
+
+    depth: int
+    width: int
+
+    @property
+    def heads(self) -> int:
+        """Of each attention."""
+        return max(1, self.width // 64)
+
+    @property
+    def mlp(self) -> int:
+        """Hidden width of the MLP."""
+        return 4 * self.width
+
+
+BERTS: Mapping[str, BertSize] = MappingProxyType(
+    {
+        "bert-base": BertSize(12, 768),
+        "bert-medium": BertSize(8, 512),
+        "bert-small": BertSize(4, 512),
+        "bert-mini": BertSize(4, 256),
+        "bert-tiny": BertSize(2, 128),
+    }
+)
+"""Sizes of BERT by name, largest first: those that Turc et al. (2019) released under these names.
+Any other is named by its shape, "bert-DEPTH/WIDTH"."""
+
+
+def parse_bert_name(name: str) -> BertSize | None:
+    """The size that ``"bert-mini"`` or ``"bert-4/256"`` names, or None if it names neither."""
+    match = re.fullmatch(r"bert-(?P<depth>[1-9]\d*)/(?P<width>[1-9]\d*)", name)
+    if match is None:
+        return BERTS.get(name)
+    return BertSize(int(match["depth"]), int(match["width"]))
 
 
 def parse_vit_name(name: str) -> tuple[ViTSize, int] | None:

@@ -63,6 +63,11 @@ class Problem(Protocol):
         """
         ...
 
+    @property
+    def fitting(self) -> Mapping[str, Any]:
+        """Settings of ``Data`` that make other data fit the models, such as the images' size."""
+        ...
+
     def model(self, role: Role) -> nn.Module:
         """A new model for ``role``, its weights decided by the run's seed and the role."""
         ...
@@ -90,6 +95,10 @@ def problem_of(config: Config, progress: Progress | None = None) -> Problem:
         from superbatch.problems.image_text import ImageText  # needs the extra [clip]
 
         return ImageText.open(config, progress)
+    if config.task == "text":
+        from superbatch.problems.text import TextClassification  # needs the extra [text]
+
+        return TextClassification.open(config, progress)
     from superbatch.problems.classification import ImageClassification
 
     return ImageClassification.open(config, progress)

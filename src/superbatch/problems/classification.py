@@ -8,21 +8,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from superbatch.checkpoint import load_weights
 from superbatch.config import Config, Data
-from superbatch.errors import CheckpointError, DataError
-from superbatch.evaluation import evaluate_classification
+from superbatch.errors import DataError
 from superbatch.flops import forward_flops
 from superbatch.models.build import build_model
 from superbatch.problems import Evaluation
-from superbatch.problems.images import check_images, refuse_no_evaluation, refuse_shards
-from superbatch.problems.listed import only_listed
-from superbatch.problems.weights import load_checked, weights_path
+from superbatch.problems.images import check_images, refuse_shards
+from superbatch.problems.labels import batches_of, evaluated, parts_of, refuse_reordered
+from superbatch.problems.weights import load_checked
 from superbatch.seeds import derived_seed
-from superbatch.sources import Examples, open_examples, split_rows
+from superbatch.sources import Examples, open_examples
 from superbatch.sources.examples import Progress
 from superbatch.sources.noise import with_label_noise
-from superbatch.sources.splits import in_first_half
 from superbatch.tasks import Classification
 from superbatch.types import Batch, Role
 
@@ -42,17 +39,7 @@ class ImageClassification:
         """Open what the configuration names and split it. Errors are those of ``sources``."""
         data = config.data
         examples, evaluation = open_sets(data, progress)
-        splits = split_rows(
-            len(examples),
-            evaluation_fraction=0.0 if evaluation else data.evaluation_fraction,
-            holdout_fraction=data.holdout_fraction,
-            seed=derived_seed(data.seed, "splits"),
-        )
-        rows = splits.holdout if data.part == "holdout" else splits.pool
-        if data.part in ("first_half", "second_half"):
-            first = in_first_half(examples.ids[rows], seed=derived_seed(data.seed, "halves"))
-            rows = rows[first == (data.part == "first_half")]
-        refuse_no_evaluation(data, len(evaluation or splits.evaluation))
+        rows, evaluation_rows = parts_of(data, examples, evaluation)
         noisy = examples
         if data.label_noise:
             noise_seed = derived_seed(data.seed, "label noise")
@@ -60,9 +47,9 @@ class ImageClassification:
         return ImageClassification(
             config,
             examples=noisy,
-            rows=only_listed(data, examples, rows),
+            rows=rows,
             evaluation=evaluation or examples,
-            evaluation_rows=np.arange(len(evaluation)) if evaluation else splits.evaluation,
+            evaluation_rows=evaluation_rows,
         )
 
     @property
@@ -84,6 +71,11 @@ class ImageClassification:
     def left_out(self) -> Mapping[str, int]:
         """Nothing: but for broken images, data with labels is used whole or refused."""
         return {}
+
+    @property
+    def fitting(self) -> Mapping[str, Any]:
+        """The size that images are resized to."""
+        return {"image_size": self.examples.image_shape[-1]}
 
     def model(self, role: Role) -> nn.Module:
         """See `Problem.model`."""
@@ -117,27 +109,12 @@ class ImageClassification:
 
     def evaluate(self, model: nn.Module, device: torch.device) -> Evaluation:
         """Top-1, top-5 and every class."""
-        result = evaluate_classification(
-            model,
-            self.evaluation_batches(),
-            classes=len(self.class_names),
-            device=device,
-            bf16=self.config.optimise.bf16,
-        )
-        summary = {
-            "accuracy": result.top1,
-            "top5": result.top5,
-            "worst_class_accuracy": result.worst_class,
-            "per_class": list(result.per_class),
-            "class_names": list(self.class_names),
-        }
-        return Evaluation(result.examples, result.metrics(), summary)
+        batches = self.evaluation_batches()
+        return evaluated(self.config, self.task, self.class_names, model, batches, device)
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """Every example to evaluate on, once, in order."""
-        count = self.config.record.evaluate_batch
-        for start in range(0, len(self.evaluation_rows), count):
-            yield self.evaluation.read(self.evaluation_rows[start : start + count])
+        return batches_of(self.evaluation, self.evaluation_rows, self.config.record.evaluate_batch)
 
     def _build(self, name: str, role: Role) -> nn.Module:
         channels, height, _ = self.examples.image_shape
@@ -191,16 +168,3 @@ def check_same_kind(examples: Examples, evaluation: Examples, path: str, eval_pa
             f"{len(examples.class_names)} classes; name the right columns with --data.label "
             "and --data.eval-label"
         )
-
-
-def refuse_reordered(path: str, class_names: tuple[str, ...]) -> None:
-    """Raise ``CheckpointError`` where ``path`` learned these classes under other numbers."""
-    _, about = load_weights(weights_path(path))
-    theirs = about.get("class_names", list(class_names))
-    if sorted(theirs) != sorted(class_names) or theirs == list(class_names):
-        return
-    number = next(n for n, name in enumerate(class_names) if theirs[n] != name)
-    raise CheckpointError(
-        f"{path} learned the same classes in another order: {number} is {theirs[number]!r} there "
-        f"and {class_names[number]!r} in the data; give data whose classes are in the same order"
-    )

@@ -99,6 +99,11 @@ class ImageText:
         del counts[UNDECODABLE]
         return dict(+counts)
 
+    @property
+    def fitting(self) -> Mapping[str, Any]:
+        """The size that images are resized to."""
+        return {"image_size": self.examples.image_shape[-1]}
+
     def model(self, role: Role) -> nn.Module:
         """See `Problem.model`."""
         return self._build(getattr(self.config.models, role), role)

@@ -15,13 +15,17 @@ def refuse_shards(path: str) -> None:
         )
 
 
-def refuse_digits(path: str) -> None:
-    """Raise ``DataError`` where ``path``, perhaps by default, is of labels and pairs are wanted."""
+def refuse_digits(
+    path: str, wanted: str = "images with captions", source: str = "tar shards"
+) -> None:
+    """Raise ``DataError`` where ``path``, perhaps by default, is of images with labels and
+    something else is ``wanted``, which comes from another ``source``.
+    """
     if path == "digits" and not Path(path).exists():
         raise DataError(
-            "digits are images with labels and here images with captions are wanted, which come "
-            "from tar shards: name them with --data.path, or take a recipe on labels, such as "
-            "classact"
+            f"digits are images with labels and here {wanted} are wanted, which come from "
+            f"{source}: name it with --data.path, or take a recipe and a --task on images with "
+            "labels, such as classact"
         )
 
 

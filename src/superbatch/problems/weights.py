@@ -7,11 +7,8 @@ from typing import Any
 from torch import nn
 
 from superbatch.checkpoint import load_weights
+from superbatch.checks import LEARNS
 from superbatch.errors import CheckpointError
-
-
-LEARNED = {"classification": "labels", "image_text": "pairs of image and text"}
-"""What models of each task learn."""
 
 
 def is_open_clip(path: str) -> bool:
@@ -45,7 +42,7 @@ def load_checked(
     learned, wanted = about.get("task", "classification"), here.get("task")
     if about and wanted not in (None, learned):
         raise CheckpointError(
-            f"{path} has learned {LEARNED[learned]} and this is about {LEARNED[wanted]}; give a "
+            f"{path} has learned {LEARNS[learned]} and this is about {LEARNS[wanted]}; give a "
             "checkpoint of the same kind"
         )
     for name, word in words.items():

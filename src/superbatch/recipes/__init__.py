@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from superbatch.config import Config
+from superbatch.config import Config, Models
 from superbatch.errors import ConfigError
 from superbatch.recipes.compared import COMPARED
 
@@ -152,8 +152,18 @@ UNIFORM = ("uniform", "clip", "siglip")
 """The recipes without selection, one for each learn loss."""
 
 
+BERT_MODELS = {"learner": "bert-mini", "online": "bert-tiny", "reference": "bert-tiny"}
+"""The models of texts where none is named."""
+
+
 def resolved(config: Config) -> Config:
-    """``config`` as it will run: plain uniform training draws only what it learns from."""
+    """``config`` as it will run: plain uniform training draws only what it learns from, and texts
+    are read by models of texts.
+    """
+    if config.task == "text":
+        named, unnamed = config.models.model_dump(), Models().model_dump()
+        models = {role: bert for role, bert in BERT_MODELS.items() if named[role] == unnamed[role]}
+        config = config.changed(models=models)
     if config.recipe in UNIFORM:
         b = config.select.sub_batch_size
         config = config.changed(select={"super_batch_size": b})

@@ -1,4 +1,4 @@
-"""Pictures of what was wanted and what was not."""
+"""Pictures, or sentences, of what was wanted and what was not."""
 
 import base64
 import io
@@ -18,8 +18,9 @@ from superbatch.report.selection import Choices, Ids
 class Examples(Protocol):
     """Data at random access, as ``superbatch.sources`` opens it. Row ``i`` has the id ``ids[i]``.
 
-    ``read`` gives ``"id"`` and ``"image"`` uint8 [n, channels, height, width] of those of ``rows``
-    that can be read. It is `Labelled` or `Captioned`, or there is nothing to say of an image.
+    ``read`` gives ``"id"`` and, where examples are images, ``"image"`` uint8 [n, channels, height,
+    width] of those of ``rows`` that can be read. It is `Labelled`, `Captioned` or `Written`, or
+    there is nothing to say of an example.
     """
 
     ids: Any
@@ -51,19 +52,28 @@ class Captioned(Protocol):
     captions: Sequence[str]
 
 
+@runtime_checkable
+class Written(Protocol):
+    """Examples that are texts, one for each row."""
+
+    texts: Sequence[str]
+
+
 OpenExamples = Callable[[Mapping[str, Any]], Examples]
 """From a run's configuration to the data that it learned from."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One example in the gallery. ``picture`` is a data URI, None where it could not be read.
+    """One example in the gallery. ``picture`` is a data URI, None where it could not be read;
+    of an example that is a ``text`` there is none.
 
     ``matched``: whether the caption was written for this image, None where that is not known.
     """
 
     example: int
     picture: str | None
+    text: str | None
     label: str | None
     truth: str | None
     caption: str | None
@@ -159,6 +169,7 @@ class Seen:
     """What there is to see of an example; None where there is nothing, or it is not known."""
 
     picture: str | None = None
+    text: str | None = None
     label: str | None = None
     truth: str | None = None
     caption: str | None = None
@@ -177,17 +188,32 @@ def look_up(ids: Ids, examples: Examples | None) -> dict[int, Seen]:
         return {}
     batch = {name: np.asarray(field) for name, field in examples.read(rows).items()}
     said = _said(batch, rows, examples)
+    shown = _shown(batch, rows, examples)
     return {
-        int(example): Seen(thumbnail(image), **words)
-        for example, image, words in zip(batch["id"], batch["image"], said, strict=True)
+        int(example): Seen(**what, **words)
+        for example, what, words in zip(batch["id"], shown, said, strict=True)
     }
 
 
+def _shown(batch: Mapping[str, Any], rows: Ids, examples: Examples) -> list[dict[str, Any]]:
+    """What each example of ``batch``, which was read from ``rows``, looks like."""
+    if isinstance(examples, Written):
+        return [{"text": text} for text in _of_rows(examples.texts, batch, rows, examples)]
+    return [{"picture": thumbnail(image)} for image in batch["image"]]
+
+
+def _of_rows(
+    words: Sequence[str], batch: Mapping[str, Any], rows: Ids, examples: Examples
+) -> list[str]:
+    """The words of each example of ``batch``, which may lack some of ``rows``."""
+    row_of = dict(zip(np.asarray(examples.ids)[rows].tolist(), rows.tolist(), strict=True))
+    return [str(words[row_of[example]]) for example in batch["id"].tolist()]
+
+
 def _said(batch: Mapping[str, Any], rows: Ids, examples: Examples) -> list[dict[str, Any]]:
-    """The words of each example of ``batch``, which was read from ``rows``."""
+    """What is known of each example of ``batch``, which was read from ``rows``."""
     if isinstance(examples, Captioned):
-        row_of = dict(zip(np.asarray(examples.ids)[rows].tolist(), rows.tolist(), strict=True))
-        captions = [str(examples.captions[row_of[example]]) for example in batch["id"].tolist()]
+        captions = _of_rows(examples.captions, batch, rows, examples)
         matched = (batch["caption_of"] == batch["image_id"]).tolist()
         if all(matched):  # where no caption was moved, which of them fit is not known
             return [{"caption": caption} for caption in captions]

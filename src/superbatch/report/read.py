@@ -110,6 +110,7 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
 DATA_FIELDS = (
     "path",
     "label",
+    "text",
     "label_noise",
     "caption_noise",
     "image_size",
@@ -118,7 +119,7 @@ DATA_FIELDS = (
     "evaluation_fraction",
 )
 
-_DEFAULTS = {"caption_noise": 0.0}
+_DEFAULTS = {"caption_noise": 0.0, "text": "text"}
 """What a run meant whose configuration is older than the field."""
 
 

@@ -62,7 +62,11 @@ def first_reach(x: Column, y: Column, target: float) -> float | None:
     return float(x[at - 1] + share * (x[at] - x[at - 1]))
 
 
-METRICS = {"classification": "val/accuracy", "image_text": "val/mean_recall"}
+METRICS = {
+    "classification": "val/accuracy",
+    "image_text": "val/mean_recall",
+    "text": "val/accuracy",
+}
 """What runs of a task are compared by, unless another metric is named."""
 
 

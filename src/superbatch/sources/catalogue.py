@@ -39,9 +39,12 @@ class Catalogue:
         fields = {"id": from_numpy(chosen.ids), "label": from_numpy(chosen.labels)}
         return fields if chosen.truth is None else {**fields, "truth": from_numpy(chosen.truth)}
 
-    def fingerprint(self, image_shape: tuple[int, int, int]) -> str:
-        """16 hexadecimal digits that another set, or another column of labels, will not have."""
-        digest = hashlib.blake2b(repr((image_shape, self.class_names)).encode(), digest_size=8)
+    def fingerprint(self, seen: tuple[int, ...]) -> str:
+        """16 hexadecimal digits that another set, or another column of labels, will not have.
+
+        ``seen`` are the sizes at which examples are seen: channels, height and width of images.
+        """
+        digest = hashlib.blake2b(repr((seen, self.class_names)).encode(), digest_size=8)
         digest.update(self.ids.tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from superbatch.sources.examples import Examples
 from superbatch.types import Batch
@@ -40,9 +41,16 @@ def with_label_noise(examples: Examples, fraction: float, *, seed: int) -> WithL
     The other class is uniform among those that are not the true one, so that a fraction of 0.1
     means 10 % wrong labels and not 10 % redrawn ones.
     """
-    random = np.random.default_rng(seed)
-    labels = examples.labels.copy()
-    wrong = random.permutation(len(labels))[: round(fraction * len(labels))]
-    classes = len(examples.class_names)
-    labels[wrong] = (labels[wrong] + random.integers(1, classes, size=len(wrong))) % classes
+    labels = noisy_labels(examples.labels, len(examples.class_names), fraction, seed=seed)
     return WithLabelNoise(examples, labels)
+
+
+def noisy_labels(
+    labels: Int64[np.ndarray, " rows"], classes: int, fraction: float, *, seed: int
+) -> Int64[np.ndarray, " rows"]:
+    """``labels`` with some of them wrong, as `with_label_noise` says."""
+    random = np.random.default_rng(seed)
+    noisy = labels.copy()
+    wrong = random.permutation(len(noisy))[: round(fraction * len(noisy))]
+    noisy[wrong] = (noisy[wrong] + random.integers(1, classes, size=len(wrong))) % classes
+    return noisy

@@ -48,7 +48,7 @@ def open_examples(
             "of images by class can"
         )
     else:
-        _refuse_missing_file(path, place)
+        refuse_missing_file(path, place)
         encoded, entries = read_hub(path, columns)
     examples = EncodedExamples(encoded, entries, image_size=image_size)
     if len(examples) * math.prod(examples.image_shape) <= memory_gb * 1e9:
@@ -56,7 +56,7 @@ def open_examples(
     return examples
 
 
-def _refuse_missing_file(path: str, place: Path) -> None:
+def refuse_missing_file(path: str, place: Path) -> None:
     """Raise ``DataError`` unless ``path``, where nothing is, may name a data set of the hub.
 
     A hub's name is ``name`` or ``owner/name``, with no suffix such as .parquet; and where there is

@@ -19,12 +19,10 @@ from superbatch.types import Batch, View, size
 
 @runtime_checkable
 class Readable(Protocol):
-    """Examples that a stream can read: labelled images, or images with text."""
+    """Examples that a stream can read: images with labels or texts, or texts with labels."""
 
     ids: Int64[np.ndarray, " rows"]
     """The name of each row's example, the same in any run."""
-    image_shape: tuple[int, int, int]
-    """Channels, height, width."""
     fingerprint: str
     """Tells two data sets apart."""
 

@@ -1,7 +1,7 @@
 """Tables in the Hugging Face layout: parquet files, and data sets from the hub."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from jaxtyping import Int64
 from superbatch.errors import DataError
 from superbatch.sources.catalogue import Catalogue, catalogue_of, require_columns
 from superbatch.sources.examples import Encoded
+
+
+Require = Callable[[str, list[str]], None]
+"""Told where and which columns are there, raises ``DataError`` unless they suffice."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,31 @@ class ColumnOfBytes:
 
 def read_parquet(path: Path, columns: Columns) -> tuple[Encoded, Catalogue]:
     """Images and catalogue of a parquet file, of which only the columns needed are read."""
+    wanted = [columns.image, columns.label, *([columns.truth] if columns.truth else [])]
+    return read_table(str(path), parquet_table(path, columns.require, wanted), columns)
+
+
+def parquet_table(path: Path, require: Require, wanted: Iterable[str]) -> pa.Table:
+    """The columns ``wanted`` of a parquet file, and its ``id`` where it has one."""
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is not a parquet file: {error}") from error
-    columns.require(str(path), file.schema_arrow.names)
-    wanted = {columns.image, columns.label, columns.truth, "id"}
-    table = file.read(columns=[name for name in file.schema_arrow.names if name in wanted])
-    return read_table(str(path), table, columns)
+    names = file.schema_arrow.names
+    require(str(path), names)
+    return file.read(columns=[name for name in names if name in {*wanted, "id"}])
 
 
 def read_hub(name: str, columns: Columns) -> tuple[Encoded, Catalogue]:
-    """The same of a data set of the Hugging Face hub: ``owner/name`` or ``owner/name:split``.
+    """The same of a data set of the Hugging Face hub, as `hub_table` loads it."""
+    return read_table(name, hub_table(name, columns.require, encoded=columns.image), columns)
 
-    The split is ``train`` where none is named. Raises ``DataError`` if the package ``datasets`` is
-    absent or cannot load it.
+
+def hub_table(name: str, require: Require, *, encoded: str | None = None) -> pa.Table:
+    """A data set of the Hugging Face hub: ``owner/name`` or ``owner/name:split``.
+
+    The split is ``train`` where none is named; the images of a column ``encoded`` are left so.
+    Raises ``DataError`` if the package ``datasets`` is absent or cannot load it.
     """
     neither = f"there is no file or folder '{name}', and as the name of a Hugging Face data set it"
     try:
@@ -75,11 +89,11 @@ def read_hub(name: str, columns: Columns) -> tuple[Encoded, Catalogue]:
             f"{neither} cannot be loaded ({type(error).__name__}: {reason}); "
             "check the name and the network"
         ) from error
-    columns.require(name, loaded.column_names)
-    loaded = loaded.cast_column(columns.image, datasets.Image(decode=False))
+    require(name, loaded.column_names)
+    if encoded is not None:
+        loaded = loaded.cast_column(encoded, datasets.Image(decode=False))
     table = loaded.with_format("arrow")[:]
-    metadata = loaded.features.arrow_schema.metadata
-    return read_table(name, table.replace_schema_metadata(metadata), columns)
+    return table.replace_schema_metadata(loaded.features.arrow_schema.metadata)
 
 
 def read_table(where: str, table: pa.Table, columns: Columns) -> tuple[Encoded, Catalogue]:
@@ -94,7 +108,7 @@ def read_table(where: str, table: pa.Table, columns: Columns) -> tuple[Encoded, 
         ids,
         (columns.label, _integers(where, table, columns.label, ids)),
         truth=None if truth is None else (truth, _integers(where, table, truth, ids)),
-        class_names=_class_names(table.schema.metadata or {}, columns.label),
+        class_names=names_in(table.schema.metadata or {}, columns.label),
     )
     return ColumnOfBytes(_images(where, table[columns.image], columns.image)), entries
 
@@ -130,7 +144,7 @@ def _integers(
     return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
+def names_in(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
     """The names that Hugging Face's metadata gives the classes of ``label``, or else of "label"."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
@@ -139,5 +153,5 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
     for column in (label, "label"):
         names = features.get(column, {}).get("names")
         if names:
-            return [str(name) for name in names]
+            return tuple(str(name) for name in names)
     return None

@@ -1,13 +1,13 @@
-"""Captions as numbers: the tokens of OpenAI's CLIP, made by open_clip and without a network."""
+"""Texts as numbers: tokens side by side, and those of OpenAI's CLIP, made by open_clip."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt16
+from jaxtyping import Bool, Int32, Int64, UInt16
 from torch import Tensor
 
 from superbatch.errors import ConfigError, DataError
@@ -49,33 +49,56 @@ def _tokenizer() -> Any:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of many captions, one after the other: a caption takes as much as it is long."""
+    """The tokens of many texts, one after the other: a text takes as much as it is long."""
 
-    values: UInt16[np.ndarray, " all"]
-    starts: Int64[np.ndarray, " captions_and_1"]
-    """Where each caption begins in ``values``, and at last where the last one ends."""
+    values: UInt16[np.ndarray, " all"] | Int32[np.ndarray, " all"]
+    starts: Int64[np.ndarray, " texts_and_1"]
+    """Where each text begins in ``values``, and at last where the last one ends."""
+    start: int = START
+    end: int = END
+    padding: int = 0
+    """What stands after the end."""
 
-    def lengths(self) -> Int64[np.ndarray, " captions"]:
-        """How many tokens each caption has, without start and end."""
+    def lengths(self) -> Int64[np.ndarray, " texts"]:
+        """How many tokens each text has, without start and end."""
         return np.diff(self.starts)
 
     def text(self, rows: Int64[np.ndarray, " n"], context: int) -> Int64[Tensor, "n {context}"]:
-        """The captions ``rows`` as models take them: start, tokens, end, then zeros.
+        """The texts ``rows`` as models take them: start, tokens, end, then padding.
 
-        Of a caption that is too long the first ``context - 2`` tokens are kept, as open_clip does.
+        Of a text that is too long the first ``context - 2`` tokens are kept, as open_clip and
+        transformers do.
         """
         begin = self.starts[rows]
-        kept = np.minimum(self.starts[rows + 1] - begin, context - _AROUND)
+        kept = self._kept(rows, context)
         place = np.arange(context - _AROUND)
         inside = place < kept[:, None]
-        text = np.zeros((len(rows), context), dtype=np.int64)
+        text = np.full((len(rows), context), self.padding, dtype=np.int64)
         text[:, 1:-1][inside] = self.values[(begin[:, None] + place)[inside]]
-        text[:, 0] = START
-        text[np.arange(len(rows)), kept + 1] = END
+        text[:, 0] = self.start
+        text[np.arange(len(rows)), kept + 1] = self.end
         return torch.from_numpy(text)
 
+    def mask(self, rows: Int64[np.ndarray, " n"], context: int) -> Bool[Tensor, "n {context}"]:
+        """Where `text` of the same has anything but padding."""
+        used = self._kept(rows, context) + _AROUND
+        return torch.from_numpy(np.arange(context) < used[:, None])
+
+    def take(self, rows: Int64[np.ndarray, " n"]) -> "Tokens":
+        """The same for the texts ``rows`` only, in that order."""
+        lengths = self.lengths()[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        moved = np.repeat(self.starts[rows] - starts[:-1], lengths)
+        values = self.values[np.arange(starts[-1]) + moved]
+        return replace(self, values=values, starts=starts)
+
+    def _kept(self, rows: Int64[np.ndarray, " n"], context: int) -> Int64[np.ndarray, " n"]:
+        lengths: Int64[np.ndarray, " n"] = self.starts[rows + 1] - self.starts[rows]
+        kept: Int64[np.ndarray, " n"] = np.minimum(lengths, context - _AROUND)
+        return kept
+
     def longer_than(self, context: int) -> int:
-        """How many captions ``text`` cuts at ``context``."""
+        """How many texts ``text`` cuts at ``context``."""
         return int(np.count_nonzero(self.lengths() > context - _AROUND))
 
 

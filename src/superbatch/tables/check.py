@@ -22,8 +22,6 @@ from superbatch.types import Batch, LossSource, size, to_device
 class Readable(HasIds, Protocol):
     """Examples with ids that can be read by row."""
 
-    image_shape: tuple[int, int, int]
-
     @property
     def skipped(self) -> frozenset[int]:
         """Ids of the examples that are known to be broken, so far."""
@@ -64,11 +62,22 @@ def act_loss_of(task: Task) -> tuple[str, float]:
 
 
 def preprocessing_of(examples: Readable) -> str:
-    """What is done to an example before a model sees it, in words."""
-    side = examples.image_shape[-1]
+    """What is done to an example before a model sees it, in words.
+
+    Examples without images say it themselves.
+    """
+    side = image_size_of(examples)
+    if side is None:
+        return str(getattr(examples, "preprocessing", ""))
     said = f"images resized to {side} pixels a side, 0..255 brought to -1..1"
     context = getattr(examples, "context", None)
     return said if context is None else f"{said}; captions cut to {context} tokens"
+
+
+def image_size_of(examples: Readable) -> int | None:
+    """Side of the images in pixels; None where there are none."""
+    shape: tuple[int, ...] | None = getattr(examples, "image_shape", None)
+    return None if shape is None else shape[-1]
 
 
 def check_table(table: LossTable, problem: Trained) -> None:
@@ -78,7 +87,7 @@ def check_table(table: LossTable, problem: Trained) -> None:
     act loss or scale, or one that lacks examples which are trained on and that nothing else scores
     (see `unexplained`).
     """
-    here = problem.examples.image_shape[-1]
+    here = image_size_of(problem.examples)
     loss, scale = act_loss_of(problem.task)
     facts = {
         "images of so many pixels a side": (table.provenance.image_size, here),

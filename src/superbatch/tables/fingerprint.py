@@ -1,6 +1,7 @@
 """Which data a table is of: a fingerprint that does not depend on the order of the examples.
 
-Each example has a hash of its id and of what is learned of it: its label, or its caption. The
+Each example has a hash of its id and of what is learned of it: its label, its caption, or its text
+and label. The
 fingerprint is the sum of the hashes modulo 2^64. So it is the same however the examples are
 shuffled or sharded, and the fingerprint of a union is the sum of those of its disjoint parts:
 tables can be merged, and a table that covers a part of the data can be checked against that part.
@@ -15,7 +16,7 @@ from jaxtyping import Int64, UInt64
 
 @runtime_checkable
 class HasIds(Protocol):
-    """Examples with ids. Where they have ``labels`` or ``captions`` too, those count."""
+    """Examples with ids. Where they have ``labels``, ``captions`` or ``texts`` too, those count."""
 
     ids: Int64[np.ndarray, " rows"]
 
@@ -46,17 +47,17 @@ def _hex(total: int) -> str:
 
 
 def _learned(examples: HasIds, rows: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    captions = getattr(examples, "captions", None)
-    if captions is not None:
+    learned: UInt64[np.ndarray, " n"] = np.zeros(len(rows), dtype=np.uint64)
+    words = getattr(examples, "captions", None) or getattr(examples, "texts", None)
+    if words is not None:
         digests = b"".join(
-            hashlib.blake2b(captions[row].encode(), digest_size=8).digest() for row in rows.tolist()
+            hashlib.blake2b(words[row].encode(), digest_size=8).digest() for row in rows.tolist()
         )
-        return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+        learned = learned + np.frombuffer(digests, dtype="<u8").astype(np.uint64)
     labels = getattr(examples, "labels", None)
     if labels is not None:
-        values: UInt64[np.ndarray, " n"] = labels[rows].astype(np.uint64)
-        return values
-    return np.zeros(len(rows), dtype=np.uint64)
+        learned = learned + labels[rows].astype(np.uint64)
+    return learned
 
 
 def _mixed(bits: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

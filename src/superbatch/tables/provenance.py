@@ -44,8 +44,8 @@ class Provenance(_Frozen):
     """Of the examples that have a row: see `superbatch.tables.fingerprint`."""
     preprocessing: str
     """What was done to an example before the model saw it, in words."""
-    image_size: int
-    """Side of the images in pixels."""
+    image_size: int | None
+    """Side of the images in pixels; none of texts."""
     view: str = "plain"
     """"plain": the examples as they are, without augmentation."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -10,16 +10,22 @@ from superbatch.tasks.pixels import answer
 from superbatch.types import Batch
 
 
+TEXT = ("text", "mask")
+"""The inputs of a model of texts: Int64[n, context], and Bool[n, context], false at padding."""
+
+
 @dataclass(frozen=True)
 class Classification:
-    """A batch has ``image`` and ``label`` (Int64[n]); the model maps images to ``[n, C]`` logits.
+    """A batch has ``label`` (Int64[n]) and ``inputs``, which the model maps to ``[n, C]`` logits.
 
-    Images are ``uint8 [n, channels, height, width]``, brought to [-1, 1] here, or floats, taken as
-    they are. Label smoothing is the learner's alone: it would shift every score by a constant that
-    differs between models.
+    Images are ``uint8 [n, channels, height, width]``, brought to [-1, 1] here; all else is taken as
+    it is: images of floats, texts as token ids with their mask (`TEXT`). Label smoothing is the
+    learner's alone: it would shift every score by a constant that differs between models.
     """
 
     label_smoothing: float = 0.0
+    inputs: tuple[str, ...] = ("image",)
+    """Fields of a batch, in the order in which the model takes them."""
 
     @property
     def coupled(self) -> bool:
@@ -28,7 +34,7 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: Batch) -> Float[Tensor, "n C"]:
         """The model's answer, fp32 whatever precision it was computed in."""
-        logits: Tensor = answer(model, batch["image"])
+        logits: Tensor = answer(model, *(batch[name] for name in self.inputs))
         return logits.float()
 
     def act_loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
