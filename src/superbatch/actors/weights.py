@@ -82,7 +82,10 @@ class WeightBoard:
     def _places(self) -> list[list[tuple[Role, str, Tensor]]]:
         """Where each tensor of each copy is: views of the memory."""
         return [
-            [(role, name, _view(memory, *kind)) for role, name, *kind in self._layout]
+            [
+                (role, name, _view(memory, shape, dtype, start))
+                for role, name, shape, dtype, start in self._layout
+            ]
             for memory in self._memory
         ]
 
