@@ -137,11 +137,11 @@ def report(measured: dict[str, Measured]) -> None:
     uniform, core = measured["uniform"].step, measured["uniform"].processor
     for way, of in measured.items():
         phases = ", ".join(f"{name} {of.phase(name):.3f}" for name in of.phases if of.phase(name))
+        alone = uniform / (of.step - of.phase("online"))
+        print(f"{way}: {of.step:.3f} s a step, {of.processor:.3f} s of its core")
         print(
-            f"{way}: {of.step:.3f} s a step, {of.processor:.3f} s of its core; updates a second "
-            f"over uniform's {uniform / of.step:.3f} "
-            f"(by seconds of its core {core / of.processor:.3f}, "
-            f"without the online model's {uniform / (of.step - of.phase('online')):.3f})"
+            f"  updates a second, over uniform's: {uniform / of.step:.3f}; by seconds of its core "
+            f"{core / of.processor:.3f}; without the online model's {alone:.3f}"
         )
         print(f"  {phases}")
 
