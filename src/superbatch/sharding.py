@@ -25,7 +25,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     """Cut ``model`` in place into shards over all ranks, a block of layers at a time; for all.
 
     Single numbers, such as the scale of a two-tower model, stay whole. What a two-tower model
-    answers besides ``forward`` works too. Parameters are then ``DTensor``s.
+    answers besides ``forward`` works too. Each parameter is then a ``DTensor``.
     """
     mesh = init_device_mesh(device.type, (world()[1],))
     numbers = {p for p in model.parameters() if p.ndim == 0}

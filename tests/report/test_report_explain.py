@@ -156,7 +156,7 @@ def test_nothing_is_luck_at_temperature_0_nor_in_company():
     at_0 = said(kept=True, rank=64, online=2.0, reference=0.2, step=other(temperature=0.0))
     assert at_0.startswith("kept (rank 64 of 128): the online")
     joint = said(kept=True, rank=90, online=0.5, reference=0.2, step=other(together=True))
-    assert joint.startswith("kept in the company of the others (alone rank 90 of 128): ")
+    assert joint.startswith("kept, pairs being chosen together (alone rank 90 of 128): ")
 
 
 def test_what_is_not_drawn_from_a_bank_waits_there():

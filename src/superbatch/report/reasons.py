@@ -82,7 +82,7 @@ def fate(case: Case, step: Circumstances) -> str:
     if case.rank is None:
         return did
     if step.together:
-        return f"{did} in the company of the others (alone {place})"
+        return f"{did}, pairs being chosen together (alone {place})"
     if step.temperature == 0 or step.waits:
         return f"{did} ({place})"
     if case.kept == wanted(case, step):
