@@ -73,7 +73,7 @@ def chosen_steps(ids: str, *, size: int, rho: int) -> list[Step]:
         here = slice(number * size, (number + 1) * size)
         batch = {"id": torch.from_numpy(named[here]), "draw": torch.from_numpy(draws[here])}
         steps.append(
-            Step(number + 1, Scored(batch, none, {}, 0), Draw(batch, index, none, index), {})
+            Step(number + 1, (Scored(batch, none, {}, 0),), Draw(batch, index, none, index), {})
         )
     return steps
 

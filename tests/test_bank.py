@@ -3,7 +3,7 @@ import torch
 
 from superbatch.bank import MemoryBank
 from superbatch.build import bank_of
-from superbatch.errors import ConfigError
+from superbatch.errors import CheckpointError, ConfigError
 from superbatch.recipes import recipe
 from superbatch.selection import sample_indices, sample_weighted
 
@@ -97,6 +97,13 @@ def test_a_checkpoint_is_held_where_its_examples_are():
     there.add(read(torch.arange(2)), torch.zeros(2, device="meta"))
     assert there.state_dict()["scores"].device.type == "meta"
     assert len(there) == 4
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused():
+    state = MemoryBank(4, generator=generator()).state_dict()
+    state.pop("tally")
+    with pytest.raises(CheckpointError, match="earlier version"):
+        MemoryBank(4, generator=generator()).load_state_dict(state, examples)
 
 
 def test_more_than_fits_is_refused():

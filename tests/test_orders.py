@@ -84,7 +84,7 @@ def test_what_is_learned_is_written_in_its_order_at_each_flush(tmp_path):
         scored = Scored({"id": draws % 5 + 10**12, "draw": draws}, torch.zeros(8), {}, 0)
         bank.add(scored.examples, scored.scores)
         draw = bank.sample(4 if number < 5 else 3)  # broken images may leave a step short
-        chosen.add(Step(number, scored, draw, {}))
+        chosen.add(Step(number, (scored,), draw, {}))
         learned += [(number, d % 5 + 10**12, d) for d in draw.examples["draw"].tolist()]
         if number in (2, 5):
             chosen.flush()

@@ -216,7 +216,7 @@ def test_an_image_that_only_another_rank_can_read_is_an_error(monkeypatch):
     held = {"id": torch.arange(2), "draw": torch.arange(2), "image": torch.zeros(2, 1)}
     shares = Shares(lambda draws: {name: field[:0] for name, field in held.items()})
     shares.hold(held)
-    with pytest.raises(DataError, match="1 images that another rank has read cannot be decoded"):
+    with pytest.raises(DataError, match=r"1 images that were read when .* cannot be decoded"):
         shares({"draw": torch.tensor([0, 9, 3, 4])})
 
 
@@ -225,6 +225,24 @@ def test_one_process_learns_from_what_was_chosen_as_it_is():
     batch = {"id": torch.arange(3), "draw": torch.arange(3), "image": torch.zeros(3, 1)}
     shares.hold(batch)
     assert shares(batch) is batch
+
+
+def test_what_a_bank_did_not_keep_is_read_again_also_before_anything_arrived():
+    asked = []
+
+    def read(draws):
+        asked.append(draws.tolist())
+        return {"id": draws + 100, "draw": draws, "image": draws[:, None]}
+
+    shares = Shares(read)
+    small = {"draw": torch.tensor([4, 2]), "weight": torch.tensor([0.5, 2.0])}
+    assert shares(small)["image"].tolist() == [[4], [2]]
+    assert shares(small)["weight"].tolist() == [0.5, 2.0]
+    shares.hold(read(torch.tensor([2, 3])))
+    assert shares(small)["image"].tolist() == [[4], [2]]
+    shares.hold(small)  # scored elsewhere: there is nothing to hold
+    assert shares(small)["image"].tolist() == [[4], [2]]
+    assert asked == [[4, 2], [4, 2], [2, 3], [4], [4, 2]]
 
 
 def part_bank(part, parts):

@@ -12,7 +12,8 @@ from jaxtyping import Int64
 from torch import distributed, nn
 
 from superbatch.actors.scorers import JointScorer, LossScorer, Scorer
-from superbatch.bank import Bank, MemoryBank
+from superbatch.bank import Bank, MemoryBank, ScoreAgain
+from superbatch.checks import bank_capacity, bank_limit
 from superbatch.config import Config
 from superbatch.criterion import CRITERIA, Criterion
 from superbatch.distributed import world
@@ -166,18 +167,32 @@ def criterion_of(config: Config) -> Criterion:
     return CRITERIA[config.select.criterion]
 
 
-def bank_of(config: Config) -> Bank:
-    """The memory bank of all ranks, or one for each rank's part where they select locally."""
+def bank_of(
+    config: Config,
+    score_again: ScoreAgain | None = None,
+    device: torch.device | str = "cpu",
+) -> Bank:
+    """The memory bank of all ranks, or one for each rank's part where they select locally.
+
+    ``score_again`` scores what became stale, if the configuration says so.
+    """
+    part = partial(part_bank_of, config, score_again, device)
     if config.ranks.selection == "global" or config.data.order is not None:
-        return part_bank_of(config, 0, 1)
+        return part(0, 1)
     return PartedBank(
-        partial(part_bank_of, config),
+        part,
         parts=world()[1],
         super_batch_size=config.select.super_batch_size,
     )
 
 
-def part_bank_of(config: Config, part: int, parts: int) -> Bank:
+def part_bank_of(
+    config: Config,
+    score_again: ScoreAgain | None,
+    device: torch.device | str,
+    part: int,
+    parts: int,
+) -> Bank:
     """The memory bank of a part, or the one that chooses pairs together."""
     select = config.select
     draws = generator(config.seed, "selection", *([str(part)] if part else []))
@@ -190,13 +205,20 @@ def part_bank_of(config: Config, part: int, parts: int) -> Bank:
             temperature=select.temperature,
             generator=draws,
         )
+    by_arrival = select.bank_examples is None and select.bank_removal == "oldest"
     return MemoryBank(
-        select.super_batch_size // parts * select.bank_super_batches,
+        bank_capacity(select, parts),
         generator=draws,
-        super_batches=select.bank_super_batches,
+        super_batches=select.bank_super_batches if by_arrival else None,
         temperature=select.temperature,
         max_times_sampled=select.max_times_sampled,
+        removal=select.bank_removal,
+        limit=bank_limit(select, parts),
+        max_staleness=select.max_staleness,
+        score_again=score_again if select.when_stale == "rescore" else None,
+        keep_examples=select.keep_examples,
         importance_exponent=select.importance_exponent,
+        device=device,
     )
 
 

@@ -4,8 +4,9 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from superbatch.config import Config, Data, uses_reference
+from superbatch.config import Config, Data, Select, uses_reference
 from superbatch.errors import ConfigError
+from superbatch.limits import Limit, Lockstep, SamplesPerInsert
 
 
 OF_LOSSES = ("uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss")
@@ -17,6 +18,7 @@ def check(config: Config) -> None:
     """Refuse settings that cannot work together, with a ``ConfigError``."""
     check_selection(config)
     check_importance(config)
+    check_bank(config)
     check_data(config)
     check_reference(config)
     check_task(config)
@@ -62,6 +64,11 @@ def check_selection(config: Config) -> None:
             f"--select.bank-super-batches is {select.bank_super_batches} and "
             f"--select.max-times-sampled {select.max_times_sampled}: both must be 1"
         )
+    if select.joint and (flags := replay_flags(select)):
+        raise ConfigError(
+            "joint selection chooses within one super-batch, whose embeddings are fresh, and then "
+            f"forgets it; leave out {', '.join(flags)}"
+        )
 
 
 def check_importance(config: Config) -> None:
@@ -83,6 +90,85 @@ def check_importance(config: Config) -> None:
         )
 
 
+def replay_flags(select: Select) -> list[str]:
+    """The flags given that only mean something where examples wait in the bank."""
+    names = (
+        "bank_examples",
+        "bank_removal",
+        "bank_minimum",
+        "samples_per_insert",
+        "max_staleness",
+        "keep_examples",
+    )
+    return [
+        f"--select.{name.replace('_', '-')}"
+        for name in names
+        if getattr(select, name) != Select.model_fields[name].default
+    ]
+
+
+def check_bank(config: Config) -> None:
+    """What waits in the memory bank, and for how long."""
+    select = config.select
+    one = select.bank_super_batches == 1 and select.bank_examples is None
+    if select.bank_examples is not None and select.bank_super_batches > 1:
+        raise ConfigError(
+            f"--select.bank-examples {select.bank_examples} and --select.bank-super-batches "
+            f"{select.bank_super_batches} both give the bank's capacity; leave one out"
+        )
+    if select.bank_examples is not None and select.bank_examples < select.super_batch_size:
+        raise ConfigError(
+            f"--select.bank-examples ({select.bank_examples}) must be at least "
+            f"--select.super-batch-size ({select.super_batch_size}): a super-batch arrives whole"
+        )
+    if select.bank_removal == "lowest" and one:
+        raise ConfigError(
+            "--select.bank-removal lowest chooses what makes room among earlier super-batches, and "
+            "a bank of one super-batch keeps none; give --select.bank-super-batches or "
+            "--select.bank-examples"
+        )
+    if select.bank_error_buffer is not None and select.samples_per_insert is None:
+        raise ConfigError(
+            f"--select.bank-error-buffer {select.bank_error_buffer:g} says how far draws may be off"
+            " from --select.samples-per-insert, which is not given; give it, or leave this out"
+        )
+    if select.when_stale == "rescore" and select.max_staleness is None:
+        raise ConfigError(
+            "--select.when-stale rescore needs to know what is stale; give --select.max-staleness"
+        )
+    if select.when_stale == "rescore" and config.contrastive.act == "contrastive":
+        raise ConfigError(
+            "with --contrastive.act contrastive a pair's loss depends on its super-batch, and pairs"
+            " that are scored again are not in theirs; take --select.when-stale drop"
+        )
+    bank_limit(select).check(
+        capacity=bank_capacity(select), max_times_sampled=select.max_times_sampled
+    )
+
+
+def bank_capacity(select: Select, parts: int = 1) -> int:
+    """Examples that the memory bank may hold, or that of one of ``parts``."""
+    return (select.bank_examples or select.super_batch_size * select.bank_super_batches) // parts
+
+
+def bank_limit(select: Select, parts: int = 1) -> Limit:
+    """How many super-batches arrive for each sub-batch, in the bank or in one of ``parts``.
+
+    Raises ``ConfigError`` for a deadlock.
+    """
+    minimum = -(-select.bank_minimum // parts)
+    if select.samples_per_insert is None:
+        return Lockstep(minimum)
+    buffer = select.bank_error_buffer
+    return SamplesPerInsert(
+        select.samples_per_insert,
+        super_batch_size=select.super_batch_size // parts,
+        sub_batch_size=select.sub_batch_size // parts,
+        minimum=minimum,
+        error_buffer=None if buffer is None else buffer / parts,
+    )
+
+
 def check_data(config: Config) -> None:
     """What is held out, made noisy, or put in order."""
     data = config.data
@@ -98,7 +184,8 @@ def check_data(config: Config) -> None:
             f"--data.truth {data.truth} names another; leave one out"
         )
     select = config.select
-    chooses = select.criterion != "uniform" or select.bank_super_batches > 1
+    replays = select.bank_super_batches > 1 or replay_flags(select)
+    chooses = select.criterion != "uniform" or replays
     if data.order and (chooses or select.super_batch_size != select.sub_batch_size):
         raise ConfigError(
             f"--data.order {data.order} has chosen already and recipe {config.recipe} would "

@@ -101,6 +101,23 @@ class Select(Section):
     """Capacity of the memory bank; 1 is Algorithm 1, more is replay."""
     max_times_sampled: int = Field(1, ge=1)
     """How often an example may be drawn from the bank."""
+    bank_examples: int | None = Field(None, ge=1)
+    """Capacity in examples instead, of however many super-batches."""
+    bank_removal: Literal["oldest", "lowest"] = "oldest"
+    """What makes room in a full bank: the examples that came first, or the lowest scores."""
+    bank_minimum: int = Field(1, ge=1)
+    """Examples that must have come before the first is drawn."""
+    samples_per_insert: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """How often an example that comes is drawn on average; none: a super-batch is scored for every
+    sub-batch. Above 1/rho super-batches are scored less often than every step."""
+    bank_error_buffer: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """By how many examples draws may be off from that; none: the least that cannot deadlock."""
+    max_staleness: int | None = Field(None, ge=0)
+    """Scores older than so many steps are not drawn by; none: however old."""
+    when_stale: Literal["drop", "rescore"] = "drop"
+    """Examples with older scores leave the bank, or are scored again."""
+    keep_examples: bool = True
+    """Keep pixels in the bank; no: ids only, and what is drawn is read again."""
     joint: bool = False
     """Choose pairs that are learnable together (JEST), not each for itself."""
     chunks: int = Field(16, ge=1)

@@ -1,5 +1,6 @@
 """Actors that score for a run elsewhere, each built from the configuration alone."""
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -11,6 +12,7 @@ from superbatch.actors.news import Found, Transport
 from superbatch.actors.process import Processes
 from superbatch.actors.remote import RemoteActors
 from superbatch.actors.weights import WeightBoard
+from superbatch.checks import bank_limit
 from superbatch.clock import Clock
 from superbatch.config import Config
 from superbatch.distributed import world
@@ -21,7 +23,11 @@ from superbatch.seeds import derived_seed
 from superbatch.sources import plain
 from superbatch.sources.duplicates import without_duplicates
 from superbatch.sources.stream import Batches
-from superbatch.types import Batch, Role, View, to_device
+from superbatch.types import Role
+
+
+NEVER = sys.maxsize
+"""A step that no run comes to."""
 
 
 def scores_elsewhere(config: Config) -> bool:
@@ -39,20 +45,26 @@ def remote_actors(
     arrived: Callable[[Found], None],
     clock: Clock,
 ) -> RemoteActors:
-    """Actors elsewhere that score what comes after ``step`` until the run's last one."""
-    settings = config.actors
+    """Actors elsewhere that score what comes after ``step``, and nothing that no step needs."""
+    settings, limit = config.actors, bank_limit(config.select)
     staleness = settings.max_staleness
+
+    def needed_at(number: int) -> int:
+        step = limit.needed_at(number, config.select.super_batch_size)
+        return step if step <= config.steps else NEVER
+
     most = max(settings.count, settings.count_max or 1)
     return RemoteActors(
         transport_of(config, trained, reference, step),
         count=settings.count,
         count_max=settings.count_max,
-        numbers=range(step + 1, config.steps + 1),
+        numbers=range(stream.state_dict()["step"] + 1, NEVER),
         max_staleness=2 * most if staleness is None else staleness,
         timeout=settings.timeout,
         step=step,
         ids_of=stream.ids_of,
         arrived=arrived,
+        needed_at=needed_at,
         clock=clock,
     )
 
@@ -140,13 +152,3 @@ def actor_of(config: Config, device: str, place: tuple[int, int]) -> Actor:
 def nothing() -> int:
     """What a run without a table looks up in vain."""
     return 0
-
-
-def read_again(stream: Batches, device: torch.device, view: View) -> View:
-    """The examples of a batch that has their draws, read here and seen through ``view``."""
-
-    def read(examples: Batch) -> Batch:
-        draws = examples["draw"].cpu().numpy()
-        return view(to_device(stream.read(draws), device))
-
-    return read

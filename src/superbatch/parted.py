@@ -31,6 +31,25 @@ class PartedBank:
     def __len__(self) -> int:
         return sum(len(bank) for bank in self._parts)
 
+    def expire(self, step: int) -> None:
+        """What is too old to be learned from in update ``step`` leaves."""
+        for bank in self._parts:
+            bank.expire(step)
+
+    def renew(self, step: int) -> int:
+        """What is too old for update ``step`` and did not leave is scored again: how many."""
+        return sum(bank.renew(step) for bank in self._parts)
+
+    def wants(self, count: int) -> bool:
+        """Whether a part wants a super-batch before ``count`` examples are drawn from all."""
+        wanted = [share(count, part, len(self._parts)) for part in range(len(self._parts))]
+        pairs = zip(self._parts, wanted, strict=True)
+        return any(bank.wants(each.stop - each.start) for bank, each in pairs)
+
+    def accepts(self) -> bool:
+        """Whether one more super-batch may arrive: to every part."""
+        return all(bank.accepts() for bank in self._parts)
+
     def add(self, examples: Batch, scores: Float[Tensor, " n"], weights_step: int = 0) -> None:
         """Take in scored examples, made with the weights of step ``weights_step``."""
         place = examples["draw"] % self._super_batch_size

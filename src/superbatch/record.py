@@ -1,28 +1,41 @@
 """Recorder: from steps to rows. Counts, and turns tensors to numbers only when a row is due."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from superbatch.actors import Scored
+from superbatch.bank import Draw
 from superbatch.loop import Step
 from superbatch.run import RunFolder
 from superbatch.selection import effective_sample_size, kept_gain
 from superbatch.sources.duplicates import duplicates
-from superbatch.types import ROLES, Batch, size
+from superbatch.types import ROLES, Batch, Role, size
 
 
 class Recorder:
-    """Keeps what was seen, learned and chosen, and writes choices to the run folder in parts."""
+    """Keeps what was seen, learned and chosen, and writes choices to the run folder in parts.
+
+    A part has a column ``measure/role`` for each of ``roles``, with what was asked of it, also
+    where nothing was scored in its steps.
+    """
 
     def __init__(
-        self, folder: RunFolder, *, rows: str, temperature: float, measure: str = "loss"
+        self,
+        folder: RunFolder,
+        *,
+        rows: str,
+        temperature: float,
+        roles: Collection[Role],
+        measure: str = "loss",
     ) -> None:
         self._folder = folder
         self._measure = measure
+        self._roles = [f"{measure}/{role}" for role in ROLES if role in roles]
         self._rows = rows
         self._temperature = temperature
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -36,11 +49,13 @@ class Recorder:
 
     def add(self, step: Step) -> None:
         """Count a step and remember its choices until the next ``flush``."""
-        self.examples_seen += size(step.scored.examples)
+        self.examples_seen += sum(size(scored.examples) for scored in step.scored)
         self.examples_learned += size(step.draw.examples)
-        bad = (~torch.isfinite(step.scored.scores)).sum()
-        self._not_finite = self._not_finite.to(bad.device) + bad
-        for name, batch in (("seen", step.scored.examples), ("chosen", step.draw.examples)):
+        for scored in step.scored:
+            bad = (~torch.isfinite(scored.scores)).sum()
+            self._not_finite = self._not_finite.to(bad.device) + bad
+        seen = [("seen", scored.examples) for scored in step.scored]
+        for name, batch in [*seen, ("chosen", step.draw.examples)]:
             right = known_right(batch)
             if right is not None:
                 clean = right.sum()
@@ -52,6 +67,7 @@ class Recorder:
     def row(self, step: Step) -> dict[str, float | int]:
         """The numbers of ``step`` for ``metrics.jsonl``."""
         scores, index = step.draw.scores, step.draw.index
+        staleness = (step.number - 1 - step.draw.weights_step).double()
         ess = effective_sample_size(scores, temperature=self._temperature)
         numbers: dict[str, float | int] = {
             "step": step.number,
@@ -63,15 +79,15 @@ class Recorder:
             "selection/score_std": float(scores[torch.isfinite(scores)].std(correction=0)),
             "selection/effective_sample_size": float(ess),
             "selection/kept_gain": float(kept_gain(scores, index)),
-            "selection/staleness": float(
-                (step.number - 1 - step.draw.weights_step).double().mean()
-            ),
+            "selection/staleness": float(staleness.mean()),
+            "selection/staleness_max": int(staleness.max()),
         }
         right = known_right(step.draw.examples)
         if right is not None:
             numbers["selection/clean_share"] = float(right.double().mean())
-        if "image_id" in step.scored.examples:
-            still = int(duplicates(step.scored.examples).sum())
+        pairs = [s.examples for s in step.scored if "image_id" in s.examples]
+        if pairs:
+            still = sum(int(duplicates(batch).sum()) for batch in pairs)
             numbers["selection/duplicates"] = still + self.duplicates_removed
         return numbers
 
@@ -82,8 +98,8 @@ class Recorder:
         first, last = self._pending[0][0], self._pending[-1][0]
         steps = [np.full(len(rows["id"]), number) for number, rows in self._pending]
         columns: dict[str, Any] = {"step": np.concatenate(steps)}
-        for name in self._pending[0][1]:
-            parts = [rows[name].cpu().numpy() for _, rows in self._pending]
+        for name in ("id", "score", "chosen", *self._roles):
+            parts = [column(rows, name).cpu().numpy() for _, rows in self._pending]
             columns[name] = np.concatenate(parts)
         self._folder.write_selection(first, last, columns)
         self._pending = []
@@ -119,23 +135,35 @@ def choices(step: Step, *, only_chosen: bool, measure: str = "loss") -> dict[str
 
     What each role said stands under ``measure/role``.
     """
-    scored, draw = step.scored, step.draw
-    here, given = scored.examples["draw"], draw.examples["draw"]
-    chosen = torch.isin(here, given)
-    columns = {"id": scored.examples["id"], "score": scored.scores, "chosen": chosen}
-    columns |= {f"{measure}/{role}": scored.losses[role] for role in ROLES if role in scored.losses}
+    given = step.draw.examples["draw"]
+    parts = [scored_rows(scored, given, measure) for scored in step.scored]
+    here = torch.cat([scored.examples["draw"] for scored in step.scored] or [given[:0]])
+    parts.append(older_rows(step.draw, ~torch.isin(given, here)))
+    names = dict.fromkeys(name for part in parts for name in part)
+    columns = {name: torch.cat([column(part, name) for part in parts]) for name in names}
     if only_chosen:
-        columns = {name: column[chosen] for name, column in columns.items()}
-    if int(chosen.sum()) == len(given):
-        return columns
-    older = ~torch.isin(given, here)
-    unknown = torch.full((int(older.sum()),), torch.nan, device=here.device)
-    more = {
-        "id": draw.examples["id"][older],
-        "score": draw.scores[draw.index][older],
-        "chosen": torch.ones_like(unknown, dtype=torch.bool),
-    }
-    return {name: torch.cat([column, more.get(name, unknown)]) for name, column in columns.items()}
+        columns = {name: values[columns["chosen"]] for name, values in columns.items()}
+    return columns
+
+
+def scored_rows(scored: Scored, given: Int[Tensor, " b"], measure: str) -> dict[str, Tensor]:
+    """One row per example of a super-batch; those whose draws are ``given`` were chosen."""
+    chosen = torch.isin(scored.examples["draw"], given)
+    columns = {"id": scored.examples["id"], "score": scored.scores, "chosen": chosen}
+    said = {role: scored.losses[role] for role in ROLES if role in scored.losses}
+    return columns | {f"{measure}/{role}": losses for role, losses in said.items()}
+
+
+def older_rows(draw: Draw, older: Bool[Tensor, " b"]) -> dict[str, Tensor]:
+    """One row per example that was drawn and scored before the step: what was said is not known."""
+    columns = {"id": draw.examples["id"], "score": draw.scores[draw.index]}
+    columns["chosen"] = torch.ones_like(older)
+    return {name: values[older] for name, values in columns.items()}
+
+
+def column(rows: Mapping[str, Tensor], name: str) -> Tensor:
+    """The column ``name`` of ``rows``, NaN where they have none."""
+    return rows.get(name, torch.full_like(rows["score"], torch.nan))
 
 
 def known_right(batch: Batch) -> Bool[Tensor, " n"] | None:

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from superbatch import build
 from superbatch.actors import Actors
-from superbatch.actors.actor import small_fields
-from superbatch.actors.gathered import Gathered, Shares, travelling, without_duplicates
+from superbatch.actors.gathered import (
+    Gathered,
+    Renewal,
+    Shares,
+    travelling,
+    without_duplicates,
+)
 from superbatch.actors.inline import InlineActor
 from superbatch.actors.news import Found
 from superbatch.actors.remote import RemoteActors
+from superbatch.actors.scorers import Scorer
 from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
 from superbatch.checks import check, check_ranks
 from superbatch.chosen import Chosen
@@ -33,7 +39,7 @@ from superbatch.distributed import (
     united,
     world,
 )
-from superbatch.enlist import read_again, remote_actors, scores_elsewhere
+from superbatch.enlist import remote_actors, scores_elsewhere
 from superbatch.errors import CheckpointError, Stopped
 from superbatch.files import array_digest
 from superbatch.flops import Ledger
@@ -49,7 +55,7 @@ from superbatch.selection import rank_correlation
 from superbatch.sources import Stream, plain
 from superbatch.sources.stream import Batches
 from superbatch.surroundings import Status, Surroundings
-from superbatch.types import Batch, Metrics, Role, View, to_device
+from superbatch.types import Batch, Metrics, Role, View, small_fields, to_device
 
 
 def run_folder(config: Config) -> Path:
@@ -134,11 +140,11 @@ class Run:
             config, problem, self.trained, self.device, view if same else plain
         )
         self.ledger = Ledger(build.prices_of(config, problem, self.trained, self.reference))
-        self.bank = build.bank_of(config)
         self.recorder = Recorder(
             folder,
             rows=config.record.selection,
             temperature=config.select.temperature,
+            roles=self.criterion.roles,
             measure=self.criterion.measure.name,
         )
         self.chosen = Chosen(folder, problem.examples)
@@ -146,11 +152,10 @@ class Run:
             config, problem, config.select.super_batch_size, view if same else plain
         )
         self.shares = Shares(self._read)
+        self.bank = build.bank_of(config, self._score_again, self.device)
         self.learn_view: View = plain if same else view
         self.remote: RemoteActors | None = None
         self.scores_elsewhere = scores_elsewhere(config)
-        if self.scores_elsewhere:
-            self.learn_view = read_again(self.stream, self.device, self.learn_view)
         self.uniform = self._uniform_streams(view)
         self.result: Evaluation | None = None
         self.mirror: Mirror = nowhere
@@ -193,7 +198,7 @@ class Run:
         distinct = self.config.data.deduplicate
         return InlineActor(
             map(self._without_duplicates, self.stream) if distinct else self.stream,
-            build.scorer_of(self.config, self.problem, self.trained, self.reference),
+            self.scorer,
             device=self.device,
             clock=self.clock,
             step=first,
@@ -219,7 +224,22 @@ class Run:
             learn_view=self._shown,
             uniform={role: self._on_device(stream) for role, stream in self.uniform.items()},
             clock=self.clock,
+            ready=self._ready,
         )
+
+    def _ready(self) -> bool:
+        """Whether a super-batch is there already; never on several ranks, which would differ."""
+        return self.remote is not None and world()[1] == 1 and self.remote.ready()
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What turns a super-batch into scores, once the reference is ready."""
+        return build.scorer_of(self.config, self.problem, self.trained, self.reference)
+
+    def _score_again(self, held: Batch) -> Float[Tensor, " n"]:
+        """New scores for examples in the bank, no more at once than this rank's super-batches."""
+        most = self.config.select.super_batch_size // world()[1]
+        return Renewal(self.scorer, self.criterion, self.shares, part_size=most)(held)
 
     def _count_reference(self, reference: AnyReference) -> None:
         """Have the reference ready; what its training took is this run's."""

@@ -40,6 +40,11 @@ def take(batch: Batch, index: Int[Tensor, " m"]) -> Batch:
     return {name: field.index_select(0, index.to(field.device)) for name, field in batch.items()}
 
 
+def small_fields(batch: Batch) -> Batch:
+    """The fields of one number an example: ids, draws, labels, but no pixels and no tokens."""
+    return {name: field for name, field in batch.items() if field.ndim == 1}
+
+
 def concat(*batches: Batch) -> Batch:
     """The rows of all ``batches`` in order; every one must have the same fields."""
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -30,9 +30,11 @@ reference reference_data reference_missing
 reference_training.batch_multiple reference_training.data
 reference_training.learning_rate_ratio reference_training.past_decay reference_training.steps
 score_view seed
+select.bank_error_buffer select.bank_examples select.bank_minimum select.bank_removal
 select.bank_super_batches select.chunks select.criterion select.first_chunk
-select.importance_exponent select.joint
-select.max_times_sampled select.sub_batch_size select.super_batch_size select.temperature
+select.importance_exponent select.joint select.keep_examples select.max_staleness
+select.max_times_sampled select.samples_per_insert select.sub_batch_size
+select.super_batch_size select.temperature select.when_stale
 steps task
 """.split()  # noqa: SIM905 - a list of fifty strings is harder to read
 

@@ -32,6 +32,9 @@ def config(name, out, **sections):
     return base.changed(**sections)
 
 
+REPLAY = {"bank_examples": 110, "bank_minimum": 64, "samples_per_insert": 0.8, "max_staleness": 2}
+
+
 def without_time(row):
     return {name: value for name, value in row.items() if not name.startswith("seconds")}
 
@@ -62,6 +65,8 @@ def stop_after(count):
     [
         ("classact", {}),
         ("classact", {"select": {"bank_super_batches": 3, "temperature": 0.5}}),
+        ("classact", {"select": REPLAY | {"when_stale": "rescore", "keep_examples": False}}),
+        ("classact", {"select": REPLAY | {"bank_removal": "lowest", "max_times_sampled": 2}}),
         ("classact_online", {"reference_training": {"batch_multiple": 2}}),
         ("rho_loss", {"score_view": "plain", "optimise": {"ema_decay": 0.9}}),
         ("uniform", {}),

@@ -12,7 +12,7 @@ from superbatch.actors.news import Found
 from superbatch.actors.scorers import Scorer
 from superbatch.learner import Learner
 from superbatch.sources.duplicates import duplicates
-from superbatch.types import Batch, Role, to_device
+from superbatch.types import Batch, Role, small_fields, to_device
 
 
 Weights = Mapping[Role, Mapping[str, Tensor]]
@@ -58,11 +58,6 @@ class Actor:
 
 Setup = Callable[[], Actor]
 """Makes an actor from nothing but itself; picklable."""
-
-
-def small_fields(batch: Batch) -> Batch:
-    """The fields of one number an example: ids, draws, labels, but no pixels and no tokens."""
-    return {name: field for name, field in batch.items() if field.ndim == 1}
 
 
 def unseen_duplicates(whole: Batch, scored: Batch) -> int:

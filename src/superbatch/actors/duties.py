@@ -33,6 +33,11 @@ class Duties(Generic[T]):
         """Whether the last result was taken."""
         return self.wanted > self._last
 
+    @property
+    def ready(self) -> bool:
+        """Whether the wanted result is there."""
+        return self.wanted in self._results
+
     def held_by(self, actor: int) -> tuple[int, ...]:
         """The numbers that ``actor`` holds, in the order in which it was given them."""
         return tuple(self._held.get(actor, ()))

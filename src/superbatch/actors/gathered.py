@@ -7,16 +7,23 @@ and does not hold, it reads again by its draw. One process has all there is, and
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from superbatch.actors import Actors, Scored
-from superbatch.actors.scorers import given
+from superbatch.actors.scorers import Scorer, given
 from superbatch.criterion import Criterion
-from superbatch.distributed import counts, gather_batch, share_of_choice, world
+from superbatch.distributed import (
+    counts,
+    gather_batch,
+    gather_rows,
+    share,
+    share_of_choice,
+    world,
+)
 from superbatch.errors import DataError
 from superbatch.joint import without_factors
-from superbatch.learner import Learner
+from superbatch.learner import Learner, split
 from superbatch.sources.duplicates import duplicates
 from superbatch.types import Batch, Role, concat, size, take
 
@@ -38,7 +45,8 @@ def travelling(batch: Batch) -> Batch:
 class Shares:
     """A rank's share of what all ranks chose, with its pixels.
 
-    Those of the super-batch that it scored last it holds; others are ``read`` again by their draw.
+    Those of the super-batch that it scored last it holds, if it did; others are ``read`` again by
+    their draw.
     """
 
     def __init__(self, read: ReadDraws) -> None:
@@ -48,8 +56,9 @@ class Shares:
         """How many examples had to be read a second time, so far."""
 
     def hold(self, batch: Batch) -> None:
-        """Keep ``batch``, as it came from its source, in place of the one before."""
-        self._held = without_factors(batch)
+        """Keep ``batch``, if it has pixels or tokens, in place of the one before."""
+        own = without_factors(batch)
+        self._held = own if any(field.ndim > 1 for field in own.values()) else {}
 
     def __call__(self, chosen: Batch) -> Batch:
         """This rank's share of ``chosen``, which are the same on every rank; a ``View``, for all.
@@ -58,10 +67,17 @@ class Shares:
         rank could read an image and this one cannot.
         """
         index = share_of_choice(torch.arange(size(chosen)))
-        if self._held.keys() <= chosen.keys():
-            return chosen if len(index) == size(chosen) else take(chosen, index)
-        share = take(chosen, index)
-        return {**self._with_pixels(share["draw"]), **share}  # with what the bank says of them
+        return self.whole(chosen if len(index) == size(chosen) else take(chosen, index))
+
+    def whole(self, batch: Batch) -> Batch:
+        """``batch`` with its pixels, and what it says of its examples; itself if it has them.
+
+        Raises ``DataError`` where an image could be read before and cannot be any more.
+        """
+        if PIXELS in batch or (self._held and self._held.keys() <= batch.keys()):
+            return batch
+        pixels = self._with_pixels if self._held else self._again
+        return {**pixels(batch["draw"]), **batch}
 
     def _with_pixels(self, draws: Int64[Tensor, " n"]) -> Batch:
         ascending, order = self._held["draw"].sort()
@@ -70,16 +86,20 @@ class Shares:
         found = take(self._held, order[places[here]])
         away = draws[~here]
         if len(away):
-            again = self._read(away)
-            if size(again) < len(away):
-                raise DataError(
-                    f"{len(away) - size(again)} images that another rank has read cannot be "
-                    "decoded here; every host must see the same data"
-                )
-            self.read_again += len(away)
+            again = self._again(away)
             found = concat(found, {name: again[name] for name in found})
         # Those that are here stand before the others: back to the order of the draws.
         return take(found, torch.argsort(torch.argsort((~here).int(), stable=True)))
+
+    def _again(self, draws: Int64[Tensor, " n"]) -> Batch:
+        again = self._read(draws)
+        if size(again) < len(draws):
+            raise DataError(
+                f"{len(draws) - size(again)} images that were read when they were scored cannot be "
+                "decoded here and now; every host must see the same data, and keep it"
+            )
+        self.read_again += len(draws)
+        return again
 
 
 class Gathered:
@@ -117,6 +137,34 @@ class Gathered:
     def close(self) -> None:
         """Each rank's own."""
         self._actors.close()
+
+
+class Renewal:
+    """New scores for examples that a bank holds, each rank its part; for all."""
+
+    def __init__(
+        self, scorer: Scorer, criterion: Criterion, shares: Shares, *, part_size: int
+    ) -> None:
+        self._scorer = scorer
+        self._criterion = criterion
+        self._shares = shares
+        self._part_size = part_size
+
+    def __call__(self, held: Batch) -> Float[Tensor, " n"]:
+        """Scores with the weights of now; no more than ``part_size`` go through a model at once."""
+        rank, ranks = world()
+        # A rank that fell out would leave the others waiting: where there are too few, it scores
+        # the first ones too.
+        rows = torch.arange(max(size(held), ranks)) % size(held)
+        own = self._shares.whole(take(held, rows[share(len(rows), rank, ranks)]))
+        seen = [
+            self._scorer(part).losses for part in split(own, self._part_size, counts(size(own)))
+        ]
+        sources = {
+            role: given(gather_rows(torch.cat([part[role] for part in seen]))[: size(held)])
+            for role in sorted(self._criterion.roles)
+        }
+        return self._criterion.score(held, sources)
 
 
 def without_duplicates(batch: Batch) -> tuple[Batch, int]:

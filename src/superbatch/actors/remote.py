@@ -110,6 +110,12 @@ class RemoteActors:
             self._hear(news)
         self._give_out()
 
+    def ready(self) -> bool:
+        """Whether the next super-batch has been scored, so that nobody would wait for it."""
+        while (news := self._transport.news(0.0)) is not None:
+            self._hear(news)
+        return self._duties.ready
+
     def close(self) -> None:
         """End every actor."""
         self._transport.close()

@@ -43,6 +43,21 @@ class JointBank:
     def __len__(self) -> int:
         return len(self._scores)
 
+    def expire(self, step: int) -> None:
+        """Nothing is ever too old: what was held is forgotten with each draw."""
+
+    def renew(self, step: int) -> int:
+        """Nothing is scored again."""
+        return 0
+
+    def wants(self, count: int) -> bool:
+        """Whether a super-batch must arrive before ``count`` are drawn: after each draw."""
+        return len(self) == 0
+
+    def accepts(self) -> bool:
+        """Only what it wants."""
+        return len(self) == 0
+
     def add(self, examples: Batch, scores: Float[Tensor, " n"], weights_step: int = 0) -> None:
         """Take in a super-batch in place of what was held; ``scores`` are of each pair alone."""
         self._examples, self._scores, self._weights_step = examples, scores.float(), weights_step
