@@ -132,6 +132,15 @@ def test_what_a_table_lacks_is_scored_on_demand_and_counted(folder, capsys):
     by_model, on_demand = chosen(folder / "by-model"), chosen(folder / "demand")
     assert on_demand["id"] == by_model["id"]
     assert on_demand["chosen"] == by_model["chosen"]
+    beside = ["--actors.kind=process", "--actors.max-staleness=0"]
+    given = ["--reference=half.parquet", "--reference-missing=teacher"]
+    train("classact", *given, *beside, "--out=beside")
+    assert chosen(folder / "beside") == on_demand
+    assert summary(folder / "beside")["flops"] == summary(folder / "demand")["flops"]
+    train("classact", "--reference=half.parquet", *beside, "--out=refused-beside", code=2)
+    told = capsys.readouterr().err
+    assert "examples have no loss in half.parquet" in told
+    assert "Traceback" not in told
     lacking = sum(example % 2 for example in on_demand["id"].to_pylist())
     scored = [
         summary(folder / name)["flops"]["by_role"]["reference"]["score"]

@@ -168,6 +168,16 @@ def test_duplicates_are_counted_and_left_out_on_request(pairs):
     assert json.loads((pairs / "without" / "summary.json").read_text())["skipped_images"] == 0
 
 
+@pytest.mark.parametrize(("name", "data"), [("jest", {"deduplicate": True}), ("active_clip", {})])
+def test_actors_in_processes_choose_what_this_process_chooses(name, data, pairs):
+    training.start(tiny(name, pairs, "here", data=data))
+    beside = {"kind": "process", "max_staleness": 0}
+    training.start(tiny(name, pairs, "there", data=data, actors=beside))
+    rows, chosen, weights = outcome(pairs / "there")
+    same = [{key: row[key] for key in row if not key.startswith("actors/")} for row in rows]
+    assert (same, chosen, weights) == outcome(pairs / "here")
+
+
 def test_weights_of_other_pairs_are_refused_with_both_values(pairs):
     training.start(tiny("clip", pairs))
     path = str(pairs / "run")

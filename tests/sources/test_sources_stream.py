@@ -164,6 +164,19 @@ def test_broken_images_are_left_out_and_counted():
     assert seen.tolist() == of_draw[draws].tolist()
 
 
+def test_what_is_read_elsewhere_is_accounted_for_here():
+    here, there, elsewhere = (
+        Stream(broken_rows(300, {17}), np.arange(300), batch_size=100, seed=1) for _ in range(3)
+    )
+    for step, batch in enumerate(islice(here, 3), start=1):
+        read, missing = elsewhere.batch_of(step)
+        assert equal(read, batch)
+        assert set(there.ids_of(step).tolist()) == set(batch["id"].tolist()) | missing
+        there.handed_out(missing)
+    assert there.state_dict() == here.state_dict() == {"step": 3, "skipped": [1017]}
+    assert elsewhere.state_dict()["step"] == 0
+
+
 def test_too_many_broken_images_stop_the_stream_once_all_were_read():
     stream = Stream(broken_rows(150, {17, 20}), np.arange(150), batch_size=50, seed=0)
     with pytest.raises(
