@@ -8,6 +8,7 @@ from superbatch.learner import (
     Optimisation,
     loss_source,
     parameter_groups,
+    part_sizes,
     traceless,
     warmup_cosine,
 )
@@ -381,3 +382,23 @@ def test_weighted_examples_move_the_weights_by_their_weighted_mean(micro_batch_s
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
     for parameter, wanted in zip(learner.model.parameters(), gradient, strict=True):
         torch.testing.assert_close(parameter.grad, wanted)
+
+
+@pytest.mark.parametrize(
+    ("rows", "of_ranks", "sizes"),
+    [
+        (7, [7], [3, 3, 1]),
+        (6, [6], [3, 3]),
+        (2, [2], [2]),
+        (6, [6, 7], [2, 2, 2]),  # as many as the 3 + 3 + 1 of the other
+        (7, [6, 7], [3, 3, 1]),
+        (1, [1, 4], [1]),  # one row cannot be two parts: the other rank's 4 are one as well
+        (4, [1, 4], [4]),
+    ],
+)
+def test_ranks_cut_their_rows_into_as_many_parts(rows, of_ranks, sizes):
+    assert part_sizes(rows, 3, of_ranks) == sizes
+
+
+def test_without_a_part_size_there_is_one_part():
+    assert part_sizes(7, 0, [7, 6]) == [7]

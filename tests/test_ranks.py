@@ -14,18 +14,15 @@ from safetensors.torch import load_file
 
 from ranked import spawn
 from superbatch import training
-from superbatch.actors.gathered import Shares
-from superbatch.bank import MemoryBank
-from superbatch.checks import check_ranks
 from superbatch.chosen import read_chosen
-from superbatch.errors import ConfigError, DataError, RunError, Stopped
-from superbatch.parted import PartedBank
+from superbatch.errors import RunError, Stopped
 from superbatch.recipes import recipe
 from superbatch.run import RunFolder
 from superbatch.surroundings import Surroundings
 
 
 STEPS, STOP = 6, 3
+pytestmark = pytest.mark.slow  # processes that wait for each other
 
 
 def config(name, out, **sections):
@@ -191,99 +188,3 @@ def test_short_super_batches_are_there(folder):
 def test_what_one_rank_refuses_all_refuse(folder):
     for said in json.loads((folder / "said.json").read_text()):
         assert "hard-two exists; continue that run with --resume" in said
-
-
-def test_a_rank_learns_from_its_share_and_reads_what_it_does_not_hold(monkeypatch):
-    monkeypatch.setattr("superbatch.distributed.world", lambda: (1, 2))
-
-    def read(draws):
-        return {"id": draws + 100, "draw": draws, "image": draws[:, None] * 10}
-
-    shares = Shares(read)
-    shares.hold({**read(torch.tensor([4, 6, 5, 7])), "logits/learner/image": torch.zeros(4, 2)})
-    draws = torch.tensor([0, 1, 2, 3, 7, 2, 6, 4])
-    chosen = {"id": draws + 100, "draw": draws, "weight": torch.arange(8.0)}
-    share = shares(chosen)
-    assert share["draw"].tolist() == [7, 2, 6, 4]
-    assert share["id"].tolist() == [107, 102, 106, 104]
-    assert share["image"].flatten().tolist() == [70, 20, 60, 40]
-    assert share["weight"].tolist() == [4.0, 5.0, 6.0, 7.0]  # what the bank said of them
-    assert shares.read_again == 1
-
-
-def test_an_image_that_only_another_rank_can_read_is_an_error(monkeypatch):
-    monkeypatch.setattr("superbatch.distributed.world", lambda: (0, 2))
-    held = {"id": torch.arange(2), "draw": torch.arange(2), "image": torch.zeros(2, 1)}
-    shares = Shares(lambda draws: {name: field[:0] for name, field in held.items()})
-    shares.hold(held)
-    with pytest.raises(DataError, match=r"1 images that were read when .* cannot be decoded"):
-        shares({"draw": torch.tensor([0, 9, 3, 4])})
-
-
-def test_one_process_learns_from_what_was_chosen_as_it_is():
-    shares = Shares(lambda draws: pytest.fail("nothing is read again"))
-    batch = {"id": torch.arange(3), "draw": torch.arange(3), "image": torch.zeros(3, 1)}
-    shares.hold(batch)
-    assert shares(batch) is batch
-
-
-def test_what_a_bank_did_not_keep_is_read_again_also_before_anything_arrived():
-    asked = []
-
-    def read(draws):
-        asked.append(draws.tolist())
-        return {"id": draws + 100, "draw": draws, "image": draws[:, None]}
-
-    shares = Shares(read)
-    small = {"draw": torch.tensor([4, 2]), "weight": torch.tensor([0.5, 2.0])}
-    assert shares(small)["image"].tolist() == [[4], [2]]
-    assert shares(small)["weight"].tolist() == [0.5, 2.0]
-    shares.hold(read(torch.tensor([2, 3])))
-    assert shares(small)["image"].tolist() == [[4], [2]]
-    shares.hold(small)  # scored elsewhere: there is nothing to hold
-    assert shares(small)["image"].tolist() == [[4], [2]]
-    assert asked == [[4, 2], [4, 2], [2, 3], [4], [4, 2]]
-
-
-def part_bank(part, parts):
-    return MemoryBank(8 // parts, generator=torch.Generator().manual_seed(part), temperature=0.0)
-
-
-def test_each_part_gives_the_best_of_its_own():
-    bank = PartedBank(part_bank, parts=2, super_batch_size=8)
-    examples = {"id": torch.arange(8), "draw": torch.arange(8, 16)}
-    scores = torch.tensor([9.0, 8.0, 7.0, 6.0, 0.0, 3.0, 1.0, 2.0])
-    bank.add(examples, scores, 5)
-    draw = bank.sample(4)
-    assert draw.examples["id"].tolist() == [0, 1, 5, 7]
-    assert draw.scores[draw.index].tolist() == [9.0, 8.0, 3.0, 2.0]
-    assert draw.weights_step.tolist() == [5, 5, 5, 5]
-
-
-def test_a_short_part_gives_what_it_has():
-    bank = PartedBank(part_bank, parts=2, super_batch_size=8)
-    bank.add({"id": torch.arange(5), "draw": torch.tensor([0, 1, 2, 3, 7])}, torch.arange(5.0))
-    assert bank.sample(4).examples["draw"].tolist() == [2, 3, 7]
-
-
-@pytest.mark.parametrize(
-    ("sections", "ranks", "message"),
-    [
-        ({}, 3, r"--select.super-batch-size is 32 over all ranks, and 3 .*; make it 30 or 33"),
-        ({"select": {"sub_batch_size": 2}}, 4, r"sub-batch-size is 2 .*; make it 4"),
-        ({"ranks": {"kind": "fsdp"}, "contrastive": {"score_patch": 16}}, 2, "take ddp"),
-        (
-            {
-                "ranks": {"kind": "fsdp"},
-                "select": {"criterion": "rho_loss"},
-                "reference_training": {"data": "past"},
-            },
-            2,
-            "data past needs a second one",
-        ),
-        ({"ranks": {"selection": "local"}, "select": {"joint": True}}, 4, "chooses 4 pairs in"),
-    ],
-)
-def test_what_ranks_cannot_do_is_refused(sections, ranks, message, tmp_path):
-    with pytest.raises(ConfigError, match=message):
-        check_ranks(config("hard", tmp_path, **sections), ranks)

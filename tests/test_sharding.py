@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from ranked import spawn
 from superbatch.distributed import share, world
-from superbatch.learner import Learner, Optimisation, part_sizes
+from superbatch.learner import Learner, Optimisation
 from superbatch.sharding import shard, whole
 from superbatch.tasks import Classification, Contrastive
 
 
+pytestmark = pytest.mark.slow  # processes that wait for each other
 KINDS, TASKS = ("ddp", "fsdp"), ("labels", "softmax", "sigmoid")
 PARTS = ((0, 16), (2, 13))  # examples in a pass and in all: 13 are 3, 3, 3 and 4 of four ranks
 CASES = [(kind, task, *parts) for kind, task, parts in product(KINDS, TASKS, PARTS)]
@@ -182,23 +183,3 @@ def test_a_layer_that_is_not_used_is_left_alone(ranks):
         assert found["gradients"]["unused.weight"].numel() == 0
         torch.manual_seed(0)
         assert torch.equal(found["weights"]["unused.weight"], Tower(48, 3).unused.weight.detach())
-
-
-@pytest.mark.parametrize(
-    ("rows", "of_ranks", "sizes"),
-    [
-        (7, [7], [3, 3, 1]),
-        (6, [6], [3, 3]),
-        (2, [2], [2]),
-        (6, [6, 7], [2, 2, 2]),  # as many as the 3 + 3 + 1 of the other
-        (7, [6, 7], [3, 3, 1]),
-        (1, [1, 4], [1]),  # one row cannot be two parts: the other rank's 4 are one as well
-        (4, [1, 4], [4]),
-    ],
-)
-def test_ranks_cut_their_rows_into_as_many_parts(rows, of_ranks, sizes):
-    assert part_sizes(rows, 3, of_ranks) == sizes
-
-
-def test_without_a_part_size_there_is_one_part():
-    assert part_sizes(7, 0, [7, 6]) == [7]

@@ -264,17 +264,27 @@ def check_ranks(config: Config, ranks: int) -> None:
             f"--data.deduplicate looks at whole super-batches, and with --actors.kind "
             f"{config.actors.kind} each of {ranks} ranks has its part scored elsewhere; take inline"
         )
+    check_shards(config)
+
+
+def check_shards(config: Config) -> None:
+    """What a learner in shards cannot do, since no rank has it whole."""
+    criterion = config.select.criterion
+    learner_scores = criterion not in ("uniform", "hard", "easy", "learnability")
     past = config.reference_training.data == "past" and uses_reference(config)
-    if config.ranks.kind == "fsdp" and past and config.select.criterion != "learnability":
-        raise ConfigError(
-            "--ranks.kind fsdp keeps the learner in shards, and --reference-training.data past "
-            "needs a second one that is whole; take ddp"
-        )
-    if config.ranks.kind == "fsdp" and config.contrastive.score_patch is not None:
-        raise ConfigError(
-            "--ranks.kind fsdp keeps the learner in shards, and --contrastive.score-patch "
-            f"{config.contrastive.score_patch} makes other patches of whole weights; take ddp"
-        )
+    impossible = {
+        "--reference-training.data past keeps a second one whole": learner_scores and past,
+        f"criterion {criterion} takes it apart": criterion == "grad_norm_full",
+        f"--actors.kind {config.actors.kind} sends it whole to who scores": learner_scores
+        and config.actors.kind != "inline",
+        "--contrastive.score-patch resizes whole weights": config.contrastive.score_patch
+        is not None,
+    }
+    for reason, applies in impossible.items():
+        if applies and config.ranks.kind == "fsdp":
+            raise ConfigError(
+                f"--ranks.kind fsdp keeps the learner in shards and {reason}; take ddp"
+            )
 
 
 LEARNS: Mapping[str, str] = {
