@@ -38,11 +38,15 @@ def config(name, out, **sections):
     return base.changed(**sections)
 
 
+RENEWED = {"max_staleness": 1, "when_stale": "rescore", "keep_examples": False}
 RUNS = {
-    "classact": {"select": {"bank_super_batches": 2}},
+    "classact": {"select": {"bank_super_batches": 3, "samples_per_insert": 0.8} | RENEWED},
     "rho_loss": {"ranks": {"kind": "fsdp"}, "optimise": {"micro_batch_size": 6}},
     "classact_online": {"reference_training": {"batch_multiple": 2}},
-    "hard": {"ranks": {"selection": "local"}},
+    "hard": {
+        "ranks": {"selection": "local"},
+        "select": {"bank_super_batches": 2, "samples_per_insert": 1.0},
+    },
 }
 
 

@@ -52,8 +52,7 @@ class Intake:
             with self.clock("selection"):
                 self.bank.add(scored.examples, scored.scores, scored.weights_step)
             arrived.append(scored)
-        with self.clock("scoring"):
-            self.ledger.score(self.roles, self.bank.renew(number))
+        self.ledger.score(self.roles, self.bank.renew(number))
         return tuple(arrived)
 
     def _wants(self, number: int, count: int) -> bool:

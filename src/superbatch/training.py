@@ -239,7 +239,8 @@ class Run:
     def _score_again(self, held: Batch) -> Float[Tensor, " n"]:
         """New scores for examples in the bank, no more at once than this rank's super-batches."""
         most = self.config.select.super_batch_size // world()[1]
-        return Renewal(self.scorer, self.criterion, self.shares, part_size=most)(held)
+        with self.clock("scoring"):
+            return Renewal(self.scorer, self.criterion, self.shares, part_size=most)(held)
 
     def _count_reference(self, reference: AnyReference) -> None:
         """Have the reference ready; what its training took is this run's."""

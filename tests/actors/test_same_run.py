@@ -18,6 +18,16 @@ KINDS = ["process"]
 """The kinds of actors elsewhere; see test_conformance.py."""
 
 
+REPLAY = {
+    "bank_examples": 110,
+    "bank_minimum": 64,
+    "samples_per_insert": 0.8,
+    "max_staleness": 1,
+    "when_stale": "rescore",
+    "keep_examples": False,
+}
+
+
 def config(name, out, **sections):
     base = recipe(name).changed(
         steps=12,
@@ -74,6 +84,7 @@ def outcome(folder):
     [
         ("classact", {}),
         ("classact", {"score_view": "plain", "select": {"bank_super_batches": 3}}),
+        ("classact", {"select": REPLAY}),
         ("classact_online", {"reference_training": {"batch_multiple": 2}}),
         ("rho_loss", {"optimise": {"ema_decay": 0.9}}),
         ("uniform", {}),
