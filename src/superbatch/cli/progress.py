@@ -196,6 +196,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         )
     if selection["non_finite_scores"]:
         lines.append(f"{selection['non_finite_scores']} scores were not finite and never chosen")
+    lost = (summary.get("actors") or {}).get("actors/lost", 0)
+    if lost:
+        lines.append(
+            f"{lost} actors died or hung and were replaced; what they held was scored again"
+        )
     left_out = [f"{count} x {reason}" for reason, count in summary.get("left_out", {}).items()]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
