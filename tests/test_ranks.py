@@ -40,7 +40,7 @@ def config(name, out, **sections):
 
 RENEWED = {"max_staleness": 1, "when_stale": "rescore", "keep_examples": False}
 RUNS = {
-    "classact": {"select": {"bank_super_batches": 3, "samples_per_insert": 0.8} | RENEWED},
+    "classact": {"select": {"bank_super_batches": 3} | RENEWED},
     "rho_loss": {"ranks": {"kind": "fsdp"}, "optimise": {"micro_batch_size": 6}},
     "classact_online": {"reference_training": {"batch_multiple": 2}},
     "hard": {
