@@ -309,7 +309,7 @@ def test_shards_that_cannot_be_used(command, name, said, refused, tmp_path):
 def test_data_of_the_other_kind(refused):
     message = refused("train", "active_clip", *TINY, "--out=new")
     assert "digits are images with labels" in message
-    assert "come from tar shards: name them with --data.path" in message
+    assert "come from tar shards; say where with --data.path" in message
     assert "come from tar shards" in refused("evaluate", "run")
     for command in (["train", "uniform"], ["evaluate", "run", "--zero-shot=prompts.json"]):
         message = refused(*command, "--data.path=pool.tar")
@@ -333,7 +333,7 @@ def test_data_of_the_other_kind(refused):
         (["--reference=exported", "--data.context=12"], "exported was made for context = 10, and"),
         (
             ["--reference=labels"],
-            "labels has learned labels and this is about pairs of image and text",
+            "labels has learned labels of images and this is about pairs of image and text",
         ),
         (
             ["--reference=table.parquet", "--contrastive.act=contrastive"],

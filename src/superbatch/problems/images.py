@@ -24,7 +24,7 @@ def refuse_digits(
     if path == "digits" and not Path(path).exists():
         raise DataError(
             f"digits are images with labels and here {wanted} are wanted, which come from "
-            f"{source}: name it with --data.path, or take a recipe and a --task on images with "
+            f"{source}; say where with --data.path, or take a recipe and a --task on images with "
             "labels, such as classact"
         )
 
