@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from superbatch.bank import MemoryBank
+from superbatch.bank import MemoryBank, SamplesPerInsert
 from superbatch.checks import check_ranks
 from superbatch.errors import ConfigError
 from superbatch.parted import PartedBank
@@ -29,6 +29,33 @@ def test_a_short_part_gives_what_it_has():
     bank = PartedBank(part_bank, parts=2, super_batch_size=8)
     bank.add({"id": torch.arange(5), "draw": torch.tensor([0, 1, 2, 3, 7])}, torch.arange(5.0))
     assert bank.sample(4).examples["draw"].tolist() == [2, 3, 7]
+
+
+def test_the_parts_want_and_renew_together():
+    def renewed(part, parts):
+        return MemoryBank(
+            16 // parts,
+            generator=torch.Generator().manual_seed(part),
+            limit=SamplesPerInsert(1.0, super_batch_size=4, sub_batch_size=2),
+            max_staleness=1,
+            score_again=(lambda held: torch.zeros(len(held["id"]))) if part else None,
+        )
+
+    bank = PartedBank(renewed, parts=2, super_batch_size=8)
+    assert bank.wants(4)
+    assert bank.accepts()
+    draw = torch.arange(8)
+    bank.add({"id": draw, "draw": draw}, torch.zeros(8), 0)
+    assert not bank.wants(4)  # each part is owed two draws of 2
+    bank.sample(4)
+    bank.sample(4)
+    assert bank.wants(4)
+    bank.add({"id": draw, "draw": draw + 8}, torch.zeros(8), 0)
+    bank.expire(2)
+    assert len(bank) == 8
+    bank.expire(3)  # the first part forgets what the second renews
+    assert len(bank) == 4
+    assert [bank.renew(step) for step in (3, 4)] == [4, 0]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def test_a_bank_keeps_at_most_twice_the_pixels_it_holds():
         bank.add(examples(*range(8 * step, 8 * step + 8)), torch.rand(8, generator=generator(step)))
         kept = sum(len(lot["image"]) for lot in bank._lots._lots.values())
         assert kept <= 2 * len(bank)
-        bank.sample(3)
+        given = bank.sample(3).examples
+        assert given["image"].squeeze(1).tolist() == given["draw"].tolist()
 
 
 @pytest.mark.parametrize("seed", range(3))
