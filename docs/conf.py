@@ -38,7 +38,7 @@ python_maximum_signature_line_length = 80
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 900
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
 
