@@ -91,7 +91,7 @@ def test_a_short_super_batch_does_not_stop_a_turn():
     assert arrivals(bank(16, Lockstep(), super_batches=1), 4, **sizes, short=1) == [1] * 4
     one = bank(16, SamplesPerInsert(1.0, **sizes), super_batches=1)
     assert arrivals(one, 4, **sizes, short=1) == [1, 2, 1, 1]
-    always_short = bank(16, SamplesPerInsert(1.0, super_batch_size=16, sub_batch_size=16))
+    always_short = bank(16, SamplesPerInsert(1.0, **sizes), super_batches=1)
     for turn in range(20):
         taken = 0
         while always_short.wants(16):
