@@ -23,6 +23,7 @@ def one_ray():
     """A Ray of this host that all tests of a process share: it takes seconds to start."""
     ray = pytest.importorskip("ray")
     ray.init(
+        address="local",  # whatever cluster this host may have been part of
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
