@@ -190,6 +190,8 @@ class HubSet:
 
 
 def test_a_set_of_the_hub(monkeypatch, folder):
+    monkeypatch.chdir(folder)
+    (folder / "build").mkdir()  # a name only a little like it changes nothing
     png = (folder / "dog" / "b.png").read_bytes()
     table = pa.table({"image": [{"bytes": png, "path": None}], "label": [1]})
     table = table.replace_schema_metadata(

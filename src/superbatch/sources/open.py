@@ -77,5 +77,5 @@ def _nearest(place: Path) -> str | None:
     beside = {"digits": "digits"} if place.parent == Path() else {}
     if place.parent.is_dir():
         beside |= {entry.name: str(entry) for entry in place.parent.iterdir()}
-    close = difflib.get_close_matches(place.name, beside, n=1)
+    close = difflib.get_close_matches(place.name, beside, n=1, cutoff=0.75)
     return beside[close[0]] if close else None
