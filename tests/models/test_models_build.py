@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from superbatch.errors import ConfigError
+from superbatch.flops import forward_flops
 from superbatch.models.build import build_model
 
 
@@ -12,7 +13,7 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "image_size", "channels", "classes"),
-    [("mu-2400/4", 8, 1, 10), ("Ti/16", 32, 3, 7), ("resnet10t", 32, 3, 5)],
+    [("mu-2400/4", 8, 1, 10), ("Ti/16", 32, 3, 7), ("resnet10t", 32, 3, 5), ("conv-4/2", 28, 1, 3)],
 )
 def test_images_become_logits(name, image_size, channels, classes):
     model = build_model(name, image_size=image_size, channels=channels, classes=classes, seed=0)
@@ -31,6 +32,25 @@ def test_the_shape_is_the_tables():
     # MLP 48*192+192 + 192*48+48 = 18672, so 28272; last norm 96, head 48*10+10 = 490
     model = build_model("mu-2400/4", image_size=8, channels=1, classes=10, seed=0)
     assert weights(model).numel() == 816 + 240 + 48 + 2 * 28272 + 96 + 490
+
+
+def test_a_small_convnet_costs_what_resnet_8_does():
+    # Two FLOPs a product. Stem: 32^2 places, 27 * 16. Stage 1: two of 32^2 places, 9 * 16 * 16.
+    # Stage 2: 16^2 places, 9 * 16 * 32 + 9 * 32 * 32 and the way past, 16 * 32. Stage 3: 8^2
+    # places, four times the products of stage 2. Head: 64 * 10.
+    stem, first = 2 * 1024 * 27 * 16, 2 * 2 * 1024 * 9 * 256
+    second = 2 * 256 * (9 * 512 + 9 * 1024 + 512)
+    model = build_model("conv-16/1", image_size=32, channels=3, classes=10, seed=0)
+    counted = forward_flops(model, torch.zeros(1, 3, 32, 32))
+    assert counted == stem + first + 2 * second + 2 * 640
+    strided = build_model("conv-16/2", image_size=32, channels=3, classes=10, seed=0)
+    assert forward_flops(strided, torch.zeros(1, 3, 32, 32)) == (counted - 1280) // 4 + 1280
+    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_convnet_without_classes_gives_features():
+    model = build_model("conv-4/2", image_size=16, channels=3, classes=0, seed=0)
+    assert model.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, 16)
 
 
 def test_weights_come_from_the_seed_alone():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from superbatch.errors import ConfigError
+from superbatch.models.conv import ConvNet, parse_conv_name
 from superbatch.models.variants import VARIANTS, ViTSize, parse_vit_name, patches_per_side
 
 
@@ -18,16 +19,19 @@ def build_model(
     """A new model: images ``Float[n, channels, image_size, image_size]`` to ``Float[n, classes]``.
 
     ``name`` is ``"SIZE/PATCH"`` from :data:`~superbatch.models.variants.VARIANTS` ("Ti/16",
-    "mu-300/4"), which becomes timm's usual ``VisionTransformer`` (weights fit timm's own names); or
-    any name that timm knows ("resnet18"). Weights are random, drawn from ``seed`` alone; the
+    "mu-300/4"), which becomes timm's usual ``VisionTransformer`` (weights fit timm's own names);
+    ``"conv-WIDTH/STRIDE"`` ("conv-8/2"), a small :class:`~superbatch.models.conv.ConvNet`; or any
+    name that timm knows ("resnet18"). Weights are random, drawn from ``seed`` alone; the
     global random state is as it was afterwards. ``classes`` = 0 leaves the head out. ``dropout``
     comes after every attention and MLP layer of a ViT of ours and before any head.
 
     Raises ``ConfigError`` for a name nobody knows, a patch that does not divide the image, and
     whatever else the architecture refuses.
     """
-    vit = parse_vit_name(name)
+    vit, conv = parse_vit_name(name), parse_conv_name(name)
     with seeded(seed):
+        if conv is not None:
+            return ConvNet(conv, channels=channels, classes=classes, dropout=dropout)
         if vit is None:
             return _build_timm(name, image_size, channels, classes, dropout)
         size, patch = vit
@@ -98,7 +102,7 @@ def _unknown(name: str, timm_names: list[str]) -> ConfigError:
     ours = [f"{size}/{patch}" for size in VARIANTS for patch in (4, 8, 16)]
     return ConfigError(
         f"no model is called {name!r}{did_you_mean(name, ours + timm_names)}; a name is SIZE/PATCH "
-        f"with one of the sizes {', '.join(VARIANTS)}, or a model of timm"
+        f"with one of the sizes {', '.join(VARIANTS)}, conv-WIDTH/STRIDE, or a model of timm"
     )
 
 
