@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from superbatch.config import Config, Data, Select, uses_reference
+from superbatch.config import Config, Data, Ranks, Select, uses_reference
 from superbatch.errors import ConfigError
 from superbatch.limits import Limit, Lockstep, SamplesPerInsert
 
@@ -23,6 +23,7 @@ def check(config: Config) -> None:
     check_reference(config)
     check_task(config)
     check_actors(config)
+    check_launcher(config)
 
 
 def check_selection(config: Config) -> None:
@@ -346,13 +347,11 @@ def check_actors(config: Config) -> None:
             "--actors.cores are those of this host, and --actors.kind ray scores on any; take "
             "--ray.cpus, or --actors.kind process"
         )
-    given = {"--ray.address": config.ray.address, "--ray.resource": config.ray.resource}
-    for flag, value in given.items():
-        if value and settings.kind != "ray":
-            raise ConfigError(
-                f"{flag} {value} is of a Ray cluster and --actors.kind is {settings.kind}; add "
-                "--actors.kind ray"
-            )
+    if config.ray.resource and settings.kind != "ray":
+        raise ConfigError(
+            f"--ray.resource {config.ray.resource} is of a Ray cluster and --actors.kind is "
+            f"{settings.kind}; add --actors.kind ray"
+        )
     if settings.cores and not hasattr(os, "sched_setaffinity"):
         raise ConfigError("--actors.cores needs Linux; leave it out")
     count = os.cpu_count() or 1
@@ -363,10 +362,38 @@ def check_actors(config: Config) -> None:
         )
 
 
-def refuse_without_ray() -> None:
-    """Raise ``ConfigError`` where Ray is not installed."""
-    if find_spec("ray") is None:
-        raise ConfigError("--actors.kind ray needs Ray: pip install 'superbatch[ray]'")
+def check_launcher(config: Config) -> None:
+    """Who starts ranks, and what each takes up."""
+    ranks, address = config.ranks, config.ray.address
+    if ranks.launcher != "ray":
+        if address and config.actors.kind != "ray":
+            raise ConfigError(
+                f"--ray.address {address} is of a Ray cluster and --actors.kind is "
+                f"{config.actors.kind}; add --actors.kind ray, or --ranks.launcher ray"
+            )
+        for name in ("count", "cpus", "gpus", "resource", "restarts"):
+            value = getattr(ranks, name)
+            if value != Ranks.model_fields[name].default:
+                raise ConfigError(
+                    f"--ranks.{name} {value} is of ranks that Ray Train starts; add "
+                    "--ranks.launcher ray (torchrun has flags of its own)"
+                )
+        return
+    refuse_without_ray("--ranks.launcher ray", "pandas")  # which Ray Train needs
+    if config.device.startswith("cuda") and not ranks.gpus:
+        raise ConfigError(
+            f"--device {config.device} needs a GPU for each rank and --ranks.gpus is 0; give "
+            "--ranks.gpus 1"
+        )
+    check_ranks(config, ranks.count)
+
+
+def refuse_without_ray(flag: str = "--actors.kind ray", *besides: str) -> None:
+    """Raise ``ConfigError`` where Ray, or what ``flag`` needs besides, is not installed."""
+    missing = [name for name in ("ray", *besides) if find_spec(name) is None]
+    if missing:
+        name = missing[0].capitalize() if missing[0] == "ray" else missing[0]
+        raise ConfigError(f"{flag} needs {name}: pip install 'superbatch[ray]'")
 
 
 def check_vocabulary(data: Data) -> str:

@@ -101,7 +101,7 @@ def cluster_of(config: Config, step: int, weights: Weights) -> Transport:
     settings = config.ray
     device = config.actors.device or ("cuda" if settings.gpus else "cpu")
     return Cluster(
-        partial(actor_of, config, device),
+        partial(actor_of, config, device, world()),
         step,
         weights,
         demands=Demands(settings.cpus, settings.gpus, settings.resource),

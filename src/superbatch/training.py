@@ -100,6 +100,14 @@ def start_or_resume(config: Config, path: Path, around: Surroundings) -> dict[st
     return start(config.changed(out=str(path)), around)
 
 
+def begin_or_go_on(config: Config, around: Surroundings) -> dict[str, Any]:
+    """Run ``config``, from where ranks that were lost had brought it if they had; for all."""
+    path = run_folder(config)
+    if from_main((path / "config.json").is_file):
+        return resume(path, around)
+    return start(config, around)
+
+
 def refuse_other_inputs(
     then: Mapping[str, str | None], now: Mapping[str, str | None], run: Path
 ) -> None:

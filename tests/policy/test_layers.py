@@ -27,6 +27,7 @@ LAYERS = [
         "enlist",
         "recipes",
         "training",
+        "group",
         "scoring",
     ],
     ["report"],
