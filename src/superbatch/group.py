@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from superbatch import launch
 from superbatch.actors.ray import first_line, join, leave
@@ -49,7 +49,7 @@ def on_ray(work: Work, config: Config, around: Surroundings) -> dict[str, Any]:
     joined = join(config.ray.address)
     desk: Any = None
     try:
-        refuse_without_room(config, ray.cluster_resources())
+        refuse_without_room(config, resources())
         desk = ray.remote(_Desk).options(num_cpus=0).remote()
         with TemporaryDirectory() as scratch:
             trainer = _trainer(_Rank(work, desk, config, around.command, Path.cwd()), scratch)
@@ -91,6 +91,13 @@ def refuse_without_room(config: Config, has: Mapping[str, float]) -> None:
             )
 
 
+def resources(*, free: bool = False) -> dict[str, float]:
+    """What the cluster has of each resource, or what of it is ``free``."""
+    rays: Any = ray
+    found: dict[str, float] = rays.available_resources() if free else rays.cluster_resources()
+    return found
+
+
 def _trainer(rank: "_Rank", scratch: str) -> TorchTrainer:
     """Ray Train's part: to place ranks, to have them meet, and to start lost ones again."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_SECONDS))
@@ -98,6 +105,11 @@ def _trainer(rank: "_Rank", scratch: str) -> TorchTrainer:
     needs = {"CPU": ranks.cpus} | ({"GPU": float(ranks.gpus)} if ranks.gpus else {})
     if ranks.resource is not None:
         needs[ranks.resource] = 1e-3  # it stands for a kind of host: a rank uses none of it up
+    run: Any = RunConfig(
+        name="superbatch",
+        storage_path=scratch,  # our checkpoints are our own; it insists on a folder
+        failure_config=FailureConfig(max_failures=ranks.restarts, controller_failure_limit=0),
+    )
     return TorchTrainer(
         rank,
         torch_config=TorchConfig(
@@ -107,22 +119,18 @@ def _trainer(rank: "_Rank", scratch: str) -> TorchTrainer:
         scaling_config=ScalingConfig(
             num_workers=ranks.count, use_gpu=ranks.gpus > 0, resources_per_worker=needs
         ),
-        run_config=RunConfig(
-            name="superbatch",
-            storage_path=scratch,  # our checkpoints are our own; it insists on a folder
-            failure_config=FailureConfig(max_failures=ranks.restarts, controller_failure_limit=0),
-        ),
+        run_config=run,
     )
 
 
-def _watched(trainer: TorchTrainer, desk: Any, around: Surroundings) -> TrainingFailedError | None:
+def _watched(trainer: TorchTrainer, desk: Any, around: Surroundings) -> Exception | None:
     """Wait for all ranks, passing on what they tell and whether to stop; what Ray Train met."""
-    met: list[TrainingFailedError] = []
+    met: list[Exception] = []
 
     def fit() -> None:
         try:
             trainer.fit()
-        except TrainingFailedError as error:
+        except Exception as error:  # of Ray's as well
             met.append(error)
 
     # In a thread: in the main one it would take Ctrl-C for itself, and kill ranks within a step.
@@ -139,19 +147,21 @@ def _watched(trainer: TorchTrainer, desk: Any, around: Surroundings) -> Training
     return met[0] if met else None
 
 
-def _lost(error: TrainingFailedError) -> RunError:
-    """The sentence for ranks that ended without one."""
+def _lost(error: Exception) -> RunError:
+    """The sentence for ranks that ended, or never began, without one."""
     if isinstance(error, WorkerGroupError):
-        lost = {rank: each for rank, each in error.worker_failures.items() if _is_rays(each)}
+        lost = {
+            rank: each for rank, each in error.worker_failures.items() if isinstance(each, RayError)
+        }
         who = "; ".join(f"rank {rank}: {first_line(each)}" for rank, each in sorted(lost.items()))
         return RunError(f"a rank was lost ({who or first_line(error)}). {launch.GO_ON}")
     cause = error.controller_failure if isinstance(error, ControllerError) else error
-    has, free = ray.cluster_resources(), ray.available_resources()
-    return RunError(f"Ray Train could not start ranks ({first_line(cause)}) {has} {free}")
-
-
-def _is_rays(error: Exception) -> bool:
-    return isinstance(error, RayError)
+    if type(cause).__name__ == "WorkerGroupStartupTimeoutError":  # not in Ray's public names
+        return RunError(
+            "ranks found no room on the Ray cluster, which others use or whose hosts are too small "
+            "for one (--ranks.cpus, --ranks.gpus); wait, ask for less, or start more hosts"
+        )
+    return RunError(f"Ray Train could not run ranks ({first_line(cause)}); Ray's logs say more")
 
 
 @dataclass(frozen=True)
