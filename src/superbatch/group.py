@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
@@ -20,12 +21,14 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from superbatch import launch
 from superbatch.actors.ray import first_line, join, leave
 from superbatch.config import Config
 from superbatch.distributed import is_main, world
-from superbatch.errors import RunError, SuperbatchError
+from superbatch.errors import RunError, Stopped, SuperbatchError
+from superbatch.files import out_of_space
 from superbatch.surroundings import Status, Surroundings
 
 
@@ -50,7 +53,8 @@ def on_ray(work: Work, config: Config, around: Surroundings) -> dict[str, Any]:
     desk: Any = None
     try:
         refuse_without_room(config, resources())
-        desk = ray.remote(_Desk).options(num_cpus=0).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        desk = ray.remote(_Desk).options(num_cpus=0, scheduling_strategy=here).remote()
         with TemporaryDirectory() as scratch:
             trainer = _trainer(_Rank(work, desk, config, around.command, Path.cwd()), scratch)
             error = _watched(trainer, desk, around)
@@ -61,7 +65,7 @@ def on_ray(work: Work, config: Config, around: Surroundings) -> dict[str, Any]:
     if told.error is not None:
         raise told.error
     if error is not None:
-        raise _lost(error) from error
+        raise _lost(error, told) from error
     assert told.result is not None  # no rank has failed
     return told.result
 
@@ -147,12 +151,14 @@ def _watched(trainer: TorchTrainer, desk: Any, around: Surroundings) -> Exceptio
     return met[0] if met else None
 
 
-def _lost(error: Exception) -> RunError:
+def _lost(error: Exception, told: "Told") -> RunError:
     """The sentence for ranks that ended, or never began, without one."""
     if isinstance(error, WorkerGroupError):
         lost = {
             rank: each for rank, each in error.worker_failures.items() if isinstance(each, RayError)
         }
+        if not lost and told.lost is not None:
+            return RunError(told.lost)
         who = "; ".join(f"rank {rank}: {first_line(each)}" for rank, each in sorted(lost.items()))
         return RunError(f"a rank was lost ({who or first_line(error)}). {launch.GO_ON}")
     cause = error.controller_failure if isinstance(error, ControllerError) else error
@@ -189,16 +195,27 @@ class _Rank:
         if told.error is not None:  # what would only happen again
             return
         try:
-            os.chdir(self.folder)  # Ray Train has one of its own
+            self._enter()
             with launch.joined(self.config.ranks.timeout_seconds, "Ray's logs say"):
                 result = self.work(self._around())
-        except launch.Silent:
-            raise
         except Exception as error:
             self._tell(error)
+            # All ranks stop together; else those that have not failed wait until this one ends.
+            if isinstance(error, Stopped) or isinstance(error.__cause__, Stopped):
+                return
             raise
         if is_main():
             ray.get(self.desk.tell.remote(Told(result=result)))
+
+    def _enter(self) -> None:
+        """Go to the folder that paths are relative to; Ray Train has one of its own."""
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise RunError(
+                f"host {gethostname()} has no folder {self.folder}, where superbatch was started; "
+                "ranks need the same paths on every host"
+            ) from error
 
     def _around(self) -> Surroundings:
         if not is_main():
@@ -211,14 +228,21 @@ class _Rank:
         )
 
     def _tell(self, error: Exception) -> None:
+        if isinstance(error, launch.Silent):
+            return
         if isinstance(error, launch.Lost):
             told = Told(lost=str(error))
-        elif isinstance(error, SuperbatchError | OSError):
+        elif isinstance(error, SuperbatchError) or full(error):
             told = Told(error=error)
         else:
             trace = "".join(traceback.format_exception(error))
             told = Told(error=RunError(f"rank {world()[0]} failed:\n\n{trace}"))
         ray.get(self.desk.tell.remote(told))
+
+
+def full(error: Exception) -> bool:
+    """Whether ``error`` is of a full disk."""
+    return isinstance(error, OSError) and out_of_space(error)
 
 
 class _Desk:
