@@ -24,7 +24,7 @@ from superbatch.run import RunFolder
 
 pytestmark = [
     pytest.mark.slow,  # processes that wait for each other
-    pytest.mark.filterwarnings("ignore:`use_push_based_shuffle`"),  # Ray Data's, of itself
+    pytest.mark.filterwarnings("ignore:`use_"),  # Ray Data says so of settings of its own
 ]
 ray = pytest.importorskip("ray")
 pytest.importorskip("pandas")
@@ -55,6 +55,7 @@ def cluster():
         patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         patched.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         patched.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one actor less
+        patched.setenv("RAY_worker_niceness", "0")  # else behind all others on a busy host
         ray.init(
             address="local",
             num_cpus=4,
@@ -139,7 +140,6 @@ def test_a_rank_that_is_killed_ends_all_with_one_sentence_and_the_run_goes_on_al
     assert main(["train", "hard", "--out", str(run), *FLAGS, *TWO, *beside]) == 2
     killer.join()
     said = capsys.readouterr().err
-    print(said)
     assert said.count("superbatch: ") == 1
     assert "a rank was lost" in said
     assert "Traceback" not in said
