@@ -9,6 +9,7 @@ import asyncio
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
@@ -49,6 +50,12 @@ def on_ray(work: Work, config: Config, around: Surroundings) -> dict[str, Any]:
     address is given. Raises what the first rank that failed met, or ``RunError`` where a rank was
     lost more often than may be, where there is no cluster, or where it has no room.
     """
+    # Ray prints what it makes of a lost process, whatever it was asked to leave out.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        return _on_ray(work, config, around)
+
+
+def _on_ray(work: Work, config: Config, around: Surroundings) -> dict[str, Any]:
     joined = join(config.ray.address)
     desk: Any = None
     try:
