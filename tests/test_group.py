@@ -178,14 +178,6 @@ def test_no_room_is_a_sentence(cluster, tmp_path, capsys, monkeypatch):
     assert main([*words, "--ranks.cpus=2.5"]) == 2
     said = capsys.readouterr().err
     assert "2 ranks (--ranks.count) take up 5 CPUs and the Ray cluster has 4" in said
-    beside = ["--actors.kind=ray", "--actors.count=2"]
-    assert main([*words, *beside]) == 2
-    said = capsys.readouterr().err
-    assert "2 ranks (--ranks.count) with 2 actors each (--actors.count) take up 6 CPUs" in said
-    assert main([*words, "--ranks.gpus=1"]) == 2
-    assert "take up 2 GPUs and the Ray cluster has 0" in capsys.readouterr().err
-    assert main([*words, "--ranks.resource=learners"]) == 2
-    assert "no host of the Ray cluster has --ranks.resource learners" in capsys.readouterr().err
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "2")
     other = ray.remote(num_cpus=3)(threading.Event).remote()
     ray.get(other.is_set.remote())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -130,7 +131,7 @@ def test_flags_of_ray_train_that_cannot_work_are_refused(words, said, capsys, mo
 
 @pytest.mark.parametrize("missing", ["ray", "pandas"])
 def test_ray_train_that_is_not_installed_is_a_sentence(missing, capsys, monkeypatch):
-    monkeypatch.setattr("superbatch.checks.find_spec", lambda name: name != missing)
+    monkeypatch.setattr("superbatch.checks.find_spec", lambda name: name != missing or None)
     assert main(["train", "hard", *BY_RAY]) == 2
     said = capsys.readouterr().err
     assert f"--ranks.launcher ray needs {missing}" in said.replace("Ray:", "ray:")
@@ -164,6 +165,23 @@ def test_an_address_where_nobody_is_is_a_sentence_at_once():
         address = "{}:{}".format(*nobody.getsockname())
         with pytest.raises(RunError, match=f"there is no Ray cluster at {address}"):
             cluster.refuse_unanswered(address)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ranks": {"cpus": 2.5}}, "2 ranks (--ranks.count) take up 5 CPUs and the Ray cluster"),
+        ({"ranks": {"gpus": 1}}, "take up 2 GPUs and the Ray cluster has 0"),
+        ({"actors": {"kind": "ray", "count": 2}}, "with 2 actors each (--actors.count) take up 6"),
+        ({"ranks": {"resource": "learners"}}, "has --ranks.resource learners; start one with"),
+    ],
+)
+def test_what_a_cluster_can_never_hold_is_refused(settings, said):
+    group = pytest.importorskip("superbatch.group")
+    config = Config(ranks={"launcher": "ray", "count": 2})
+    group.refuse_without_room(config, {"CPU": 4.0})
+    with pytest.raises(RunError, match=re.escape(said)):
+        group.refuse_without_room(config.changed(**settings), {"CPU": 4.0})
 
 
 class Meeting:
