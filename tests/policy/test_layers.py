@@ -11,7 +11,7 @@ LAYERS = [
     ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
     ["launch", "sharding"],
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
-    ["limits", "bank", "joint", "parted", "learner", "cost", "flops", "tables"],
+    ["limits", "bank", "joint", "parted", "passes", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
     ["loop", "selector"],
     ["integrations"],

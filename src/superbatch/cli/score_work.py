@@ -12,8 +12,8 @@ from superbatch.cli.evaluating import task_of_checkpoint
 from superbatch.cli.score import Score
 from superbatch.config import Config
 from superbatch.errors import ConfigError
-from superbatch.learner import traceless
 from superbatch.measures import MEASURES
+from superbatch.passes import traceless
 from superbatch.problems import Problem, problem_of
 from superbatch.scoring import Job, blocks_of
 from superbatch.tables import LossTable

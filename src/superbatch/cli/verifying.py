@@ -10,8 +10,8 @@ from superbatch.cli.scoring import weights_hash
 from superbatch.cli.table import Verify
 from superbatch.config import Config
 from superbatch.errors import CheckpointError
-from superbatch.learner import traceless
 from superbatch.measures import MEASURES, loss
+from superbatch.passes import traceless
 from superbatch.problems import Problem, problem_of
 from superbatch.tables.check import check_data, recompute, verify_file, verify_weights
 from superbatch.tables.file import TableFile
