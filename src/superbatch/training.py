@@ -29,6 +29,7 @@ from superbatch.checks import check, check_ranks
 from superbatch.chosen import Chosen
 from superbatch.clock import Clock
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.distributed import (
     any_rank,
     counts,
@@ -135,7 +136,7 @@ class Run:
         self.problem = problem
         self.folder = folder
         self.around = around
-        self.device = build.pick_device(config.device)
+        self.device = pick_device(config.device)
         self.clock = Clock(self.device)
         self.criterion = build.criterion_of(config)
         view = build.view_of(config)

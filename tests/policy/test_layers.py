@@ -9,7 +9,7 @@ import superbatch
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
     ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
-    ["launch", "sharding"],
+    ["launch", "sharding", "devices"],
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
     ["limits", "bank", "joint", "parted", "passes", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],

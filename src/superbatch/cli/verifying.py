@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from superbatch import build
 from superbatch.cli.evaluating import task_of_checkpoint
 from superbatch.cli.scoring import weights_hash
 from superbatch.cli.table import Verify
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.errors import CheckpointError
 from superbatch.measures import MEASURES, loss
 from superbatch.passes import traceless
@@ -85,7 +85,7 @@ def recomputed(
         said = f"no loss was computed again: {checkpoint} has other weights now; give --model"
         return {"recomputed": 0, "said": said}
     verify_weights(table, weights)
-    device = build.pick_device(config.device)
+    device = pick_device(config.device)
     model = problem.load(checkpoint, "reference").to(device).requires_grad_(False)
     measured = partial(MEASURES.get(table.scorer.loss, loss).of, problem.task)
     count, largest = recompute(
