@@ -25,7 +25,7 @@ from superbatch.actors.news import Found
 from superbatch.actors.remote import RemoteActors
 from superbatch.actors.scorers import Scorer
 from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
-from superbatch.checks import check, check_ranks
+from superbatch.checks import check
 from superbatch.chosen import Chosen
 from superbatch.clock import Clock
 from superbatch.config import Config
@@ -46,6 +46,7 @@ from superbatch.files import array_digest
 from superbatch.flops import Ledger
 from superbatch.loop import Step, train
 from superbatch.mirror import Mirror, nowhere, tensorboard
+from superbatch.places import check_ranks
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
 from superbatch.record import Recorder

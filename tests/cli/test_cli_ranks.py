@@ -124,14 +124,14 @@ BY_RAY = ("--ranks.launcher", "ray", "--ranks.count", "2")
     ],
 )
 def test_flags_of_ray_train_that_cannot_work_are_refused(words, said, capsys, monkeypatch):
-    monkeypatch.setattr("superbatch.checks.find_spec", lambda name: True)
+    monkeypatch.setattr("superbatch.places.find_spec", lambda name: True)
     assert main(words) == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["ray", "pandas"])
 def test_ray_train_that_is_not_installed_is_a_sentence(missing, capsys, monkeypatch):
-    monkeypatch.setattr("superbatch.checks.find_spec", lambda name: name != missing or None)
+    monkeypatch.setattr("superbatch.places.find_spec", lambda name: name != missing or None)
     assert main(["train", "hard", *BY_RAY]) == 2
     said = capsys.readouterr().err
     assert f"--ranks.launcher ray needs {missing}" in said.replace("Ray:", "ray:")
@@ -146,7 +146,7 @@ def test_two_launchers_are_one_too_many(second_of_two, monkeypatch, capsys):
 
 def test_a_run_that_goes_on_takes_only_where_its_ranks_are(tmp_path, capsys, monkeypatch):
     """A run that is finished only shows what it came to, whoever is asked to go on with it."""
-    monkeypatch.setattr("superbatch.checks.find_spec", lambda name: True)
+    monkeypatch.setattr("superbatch.places.find_spec", lambda name: True)
     run = RunFolder(tmp_path / "run")
     run.create(Config(recipe="hard", steps=7).model_dump(mode="json"), {})
     words = ["train", "--resume", str(run.path), "--json"]

@@ -19,6 +19,7 @@ LAYERS = [
     [
         "config",
         "checks",
+        "places",
         "problems",
         "references",
         "own_references",

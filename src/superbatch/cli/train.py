@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from superbatch import launch
-from superbatch.checks import check, check_launcher
+from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
 from superbatch.config import Config
 from superbatch.errors import ConfigError
+from superbatch.places import check_launcher
 from superbatch.recipes import RECIPES, recipe, resolved
 
 
