@@ -27,6 +27,7 @@ LAYERS = [
         "build",
         "enlist",
         "recipes",
+        "state",
         "training",
         "group",
         "scoring",
