@@ -31,8 +31,9 @@ import torch
 from superbatch.actors.scorers import LossScorer
 from superbatch.bank import MemoryBank
 from superbatch.criterion import CRITERIA
-from superbatch.learner import Learner, Optimisation, traceless, warmup_cosine
+from superbatch.learner import Learner, Optimisation, warmup_cosine
 from superbatch.models.build import build_model
+from superbatch.passes import traceless
 from superbatch.recipes import recipe
 from superbatch.seeds import derived_seed, generator
 from superbatch.sources import Stream, augmentation, open_examples, plain

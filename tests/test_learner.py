@@ -2,16 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from superbatch.learner import (
-    InParts,
-    Learner,
-    Optimisation,
-    loss_source,
-    parameter_groups,
-    part_sizes,
-    traceless,
-    warmup_cosine,
-)
+from superbatch.learner import Learner, Optimisation, parameter_groups, warmup_cosine
+from superbatch.passes import InParts, loss_source, part_sizes, traceless
 from superbatch.tasks import Classification, Contrastive
 
 

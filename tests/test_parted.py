@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from superbatch.bank import MemoryBank, SamplesPerInsert
-from superbatch.checks import check_ranks
 from superbatch.errors import ConfigError
 from superbatch.parted import PartedBank
+from superbatch.places import check_ranks
 from superbatch.recipes import recipe
 
 

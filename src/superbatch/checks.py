@@ -1,12 +1,11 @@
 """Settings that cannot work together, refused before anything is opened or written."""
 
-import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 
 from superbatch.config import Config, Data, Select, uses_reference
 from superbatch.errors import ConfigError
 from superbatch.limits import Limit, Lockstep, SamplesPerInsert
+from superbatch.places import check_actors, check_launcher
 
 
 OF_LOSSES = ("uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss")
@@ -23,6 +22,7 @@ def check(config: Config) -> None:
     check_reference(config)
     check_task(config)
     check_actors(config)
+    check_launcher(config)
 
 
 def check_selection(config: Config) -> None:
@@ -243,56 +243,6 @@ def check_reference(config: Config) -> None:
         )
 
 
-def check_ranks(config: Config, ranks: int) -> None:
-    """What ``ranks`` learners share, and what shards cannot do."""
-    select = config.select
-    sizes = {
-        "--select.super-batch-size": select.super_batch_size,
-        "--select.sub-batch-size": select.sub_batch_size,
-    }
-    for flag, value in sizes.items():
-        if value % ranks:
-            below = value // ranks * ranks
-            near = f"{below} or {below + ranks}" if below else str(ranks)
-            raise ConfigError(
-                f"{flag} is {value} over all ranks, and {ranks} ranks cannot have equal parts of "
-                f"it; make it {near}"
-            )
-    chunk = select.sub_batch_size // ranks
-    if config.ranks.selection == "local" and select.joint and chunk % select.chunks:
-        raise ConfigError(
-            f"with --ranks.selection local each of {ranks} ranks chooses {chunk} pairs in "
-            f"--select.chunks ({select.chunks}) equal parts and they do not divide them; give "
-            "other chunks, or take global"
-        )
-    if ranks > 1 and config.actors.kind != "inline" and config.data.deduplicate:
-        raise ConfigError(
-            f"--data.deduplicate looks at whole super-batches, and with --actors.kind "
-            f"{config.actors.kind} each of {ranks} ranks has its part scored elsewhere; take inline"
-        )
-    check_shards(config)
-
-
-def check_shards(config: Config) -> None:
-    """What a learner in shards cannot do, since no rank has it whole."""
-    criterion = config.select.criterion
-    learner_scores = criterion not in ("uniform", "hard", "easy", "learnability")
-    past = config.reference_training.data == "past" and uses_reference(config)
-    impossible = {
-        "--reference-training.data past keeps a second one whole": learner_scores and past,
-        f"criterion {criterion} takes it apart": criterion == "grad_norm_full",
-        f"--actors.kind {config.actors.kind} sends it whole to who scores": learner_scores
-        and config.actors.kind != "inline",
-        "--contrastive.score-patch resizes whole weights": config.contrastive.score_patch
-        is not None,
-    }
-    for reason, applies in impossible.items():
-        if applies and config.ranks.kind == "fsdp":
-            raise ConfigError(
-                f"--ranks.kind fsdp keeps the learner in shards and {reason}; take ddp"
-            )
-
-
 LEARNS: Mapping[str, str] = {
     "classification": "labels of images",
     "image_text": "pairs of image and text",
@@ -334,45 +284,6 @@ def check_task(config: Config) -> None:
             )
     if config.task == "text":
         check_vocabulary(data)
-
-
-def check_actors(config: Config) -> None:
-    """Where super-batches are scored."""
-    settings = config.actors
-    made = config.reference_training.data
-    if settings.kind != "inline" and uses_reference(config) and made in ("past", "halves"):
-        raise ConfigError(
-            f"--reference-training.data {made} is a reference that only the learner's process has, "
-            f"and --actors.kind {settings.kind} scores elsewhere; take inline"
-        )
-    if settings.kind == "ray":
-        refuse_without_ray()
-    if settings.kind == "ray" and settings.cores:
-        raise ConfigError(
-            "--actors.cores are those of this host, and --actors.kind ray scores on any; take "
-            "--ray.cpus, or --actors.kind process"
-        )
-    given = {"--ray.address": config.ray.address, "--ray.resource": config.ray.resource}
-    for flag, value in given.items():
-        if value and settings.kind != "ray":
-            raise ConfigError(
-                f"{flag} {value} is of a Ray cluster and --actors.kind is {settings.kind}; add "
-                "--actors.kind ray"
-            )
-    if settings.cores and not hasattr(os, "sched_setaffinity"):
-        raise ConfigError("--actors.cores needs Linux; leave it out")
-    count = os.cpu_count() or 1
-    if beyond := [core for core in settings.cores if not 0 <= core < count]:
-        raise ConfigError(
-            f"--actors.cores names core {beyond[0]} and this machine has {count}, from 0; name "
-            "some of those, or leave it out"
-        )
-
-
-def refuse_without_ray() -> None:
-    """Raise ``ConfigError`` where Ray is not installed."""
-    if find_spec("ray") is None:
-        raise ConfigError("--actors.kind ray needs Ray: pip install 'superbatch[ray]'")
 
 
 def check_vocabulary(data: Data) -> str:

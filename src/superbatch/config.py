@@ -247,7 +247,8 @@ class ActorSettings(Section):
 
 
 class Ranks(Section):
-    """Several learners in step, one a device (torchrun --nproc-per-node 4 -m superbatch train)."""
+    """Several learners in step, one a device: started by torchrun (torchrun --nproc-per-node 4 -m
+    superbatch train), or by Ray Train."""
 
     kind: Literal["ddp", "fsdp"] = "ddp"
     """The learner is whole on every rank, or cut into shards (FSDP2); other models are whole."""
@@ -255,10 +256,23 @@ class Ranks(Section):
     """Choose from the whole super-batch what all ranks learn, or each rank from its own part."""
     timeout_seconds: float = Field(600.0, gt=0)
     """A rank that waits longer for the others ends."""
+    launcher: Literal["torchrun", "ray"] = "torchrun"
+    """Who starts ranks: torchrun, or nobody; or Ray Train, on the cluster of --ray.address."""
+    count: int = Field(1, ge=1)
+    """Ranks that Ray Train starts."""
+    cpus: float = Field(1.0, ge=0)
+    """Cores that each rank of Ray Train takes up, and threads that it computes in."""
+    gpus: int = Field(0, ge=0, le=1)
+    """GPUs that each rank of Ray Train takes up."""
+    resource: str | None = None
+    """A custom resource that hosts with ranks of Ray Train must have; none: any host."""
+    restarts: int = Field(0, ge=0)
+    """Times that Ray Train starts all ranks again where one was lost; they go on from the newest
+    checkpoint."""
 
 
 class RaySettings(Section):
-    """The cluster that --actors.kind ray scores on (extra [ray])."""
+    """The cluster of --actors.kind ray and --ranks.launcher ray (extra [ray])."""
 
     address: str | None = None
     """"auto" or HOST:PORT of a cluster; none: a Ray of this host alone, for as long as the run."""

@@ -15,6 +15,7 @@ from superbatch.actors.weights import WeightBoard
 from superbatch.checks import bank_limit
 from superbatch.clock import Clock
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.distributed import world
 from superbatch.learner import Learner
 from superbatch.problems import problem_of
@@ -83,7 +84,7 @@ def transport_of(
     weights = weights_of({role: trained[role] for role in published_roles(config)})
     if settings.kind == "ray":
         return cluster_of(given, step, weights)
-    device = build.pick_device(settings.device or config.device)
+    device = pick_device(settings.device or config.device)
     return Processes(
         partial(actor_of, given, str(device), world()),
         WeightBoard(step, weights, device=shared_device(weights, device)),
@@ -101,7 +102,7 @@ def cluster_of(config: Config, step: int, weights: Weights) -> Transport:
     settings = config.ray
     device = config.actors.device or ("cuda" if settings.gpus else "cpu")
     return Cluster(
-        partial(actor_of, config, device),
+        partial(actor_of, config, device, world()),
         step,
         weights,
         demands=Demands(settings.cpus, settings.gpus, settings.resource),

@@ -18,8 +18,15 @@ class Silent(SuperbatchError):
     """Another rank has said what went wrong: this one ends without a word."""
 
 
+class Lost(RunError):
+    """Another rank has ended or is silent; nothing is wrong with this one."""
+
+
+GO_ON = "Once that is mended, continue with superbatch train --resume, on as many ranks or others"
+
+
 def started() -> bool:
-    """Whether torchrun has started this process."""
+    """Whether torchrun, or who does as it does, has started this process."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
@@ -56,11 +63,12 @@ def refuse_several(command: str) -> None:
 
 
 @contextmanager
-def joined(timeout_seconds: float) -> Iterator[None]:
+def joined(timeout_seconds: float, who_knows: str = "torchrun says") -> Iterator[None]:
     """Within: this process is a rank among those that torchrun has started, if it has.
 
-    A rank that waits longer than ``timeout_seconds`` for the others ends. Of ranks that fail, the
-    first raises its error, and the others ``Silent``.
+    Ranks that have met already, as those of Ray Train have, do not meet again. A rank that waits
+    longer than ``timeout_seconds`` for the others ends. Of ranks that fail, the first raises its
+    error, ``Lost`` if that is about others (``who_knows`` which), and the others ``Silent``.
     """
     if not started():
         yield
@@ -70,8 +78,9 @@ def joined(timeout_seconds: float) -> Iterator[None]:
 
     from superbatch.distributed import counts
 
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    if not distributed.is_initialized():
+        backend = backends(gpu=torch.cuda.is_available())
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     store = distributed.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
     )
@@ -85,11 +94,13 @@ def joined(timeout_seconds: float) -> Iterator[None]:
             did = "has ended"
             if "Timed out" in str(error) or "timeout" in str(error):
                 did = f"was silent for {timeout_seconds:g} s (--ranks.timeout-seconds)"
-            raise RunError(
-                f"another rank {did}; torchrun says which, and how. Once that is mended, continue "
-                "with superbatch train --resume, on as many ranks or others"
-            ) from error
+            raise Lost(f"another rank {did}; {who_knows} which, and how. {GO_ON}") from error
         raise
+
+
+def backends(*, gpu: bool) -> str:
+    """What ranks send with: small numbers travel from CPU to CPU, also where there are GPUs."""
+    return "cpu:gloo,cuda:nccl" if gpu else "gloo"
 
 
 def leave(code: int) -> int:

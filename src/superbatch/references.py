@@ -12,7 +12,7 @@ from torch import nn
 from superbatch.config import Config
 from superbatch.errors import ConfigError, Stopped
 from superbatch.files import file_digest
-from superbatch.learner import traceless
+from superbatch.passes import traceless
 from superbatch.problems import Problem
 from superbatch.problems.weights import is_open_clip, weights_path
 from superbatch.recipes import recipe

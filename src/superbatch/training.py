@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,27 +23,27 @@ from superbatch.actors.inline import InlineActor
 from superbatch.actors.news import Found
 from superbatch.actors.remote import RemoteActors
 from superbatch.actors.scorers import Scorer
-from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint, save_weights
-from superbatch.checks import check, check_ranks
+from superbatch.checkpoint import save_weights
+from superbatch.checks import check
 from superbatch.chosen import Chosen
 from superbatch.clock import Clock
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.distributed import (
     any_rank,
     counts,
     from_main,
-    gather_objects,
     gather_rows,
     is_main,
     united,
     world,
 )
 from superbatch.enlist import remote_actors, scores_elsewhere
-from superbatch.errors import CheckpointError, Stopped
-from superbatch.files import array_digest
+from superbatch.errors import Stopped
 from superbatch.flops import Ledger
 from superbatch.loop import Step, train
 from superbatch.mirror import Mirror, nowhere, tensorboard
+from superbatch.places import check_ranks
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
 from superbatch.record import Recorder
@@ -53,7 +52,7 @@ from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
 from superbatch.sources import Stream, plain
-from superbatch.sources.stream import Batches
+from superbatch.state import State
 from superbatch.surroundings import Status, Surroundings
 from superbatch.types import Batch, Metrics, Role, View, small_fields, to_device
 
@@ -100,21 +99,12 @@ def start_or_resume(config: Config, path: Path, around: Surroundings) -> dict[st
     return start(config.changed(out=str(path)), around)
 
 
-def refuse_other_inputs(
-    then: Mapping[str, str | None], now: Mapping[str, str | None], run: Path
-) -> None:
-    """Raise ``CheckpointError`` where what is read has changed since the checkpoint."""
-    for name in then:
-        if then[name] != now[name]:
-            raise CheckpointError(
-                f"the {name} of {run} changed since its last checkpoint (then {then[name]}, now "
-                f"{now[name]}); put it back, or start a new run"
-            )
-
-
-def state_of_all(stream: Batches) -> dict[str, Any]:
-    """The state of ``stream``, with what any rank found broken; for all."""
-    return stream.state_dict() | {"skipped": united(stream.skipped)}
+def begin_or_go_on(config: Config, around: Surroundings) -> dict[str, Any]:
+    """Run ``config``, from where ranks that were lost had brought it if they had; for all."""
+    path = run_folder(config)
+    if from_main((path / "config.json").is_file):
+        return resume(path, around)
+    return start(config, around)
 
 
 class Run:
@@ -127,7 +117,7 @@ class Run:
         self.problem = problem
         self.folder = folder
         self.around = around
-        self.device = build.pick_device(config.device)
+        self.device = pick_device(config.device)
         self.clock = Clock(self.device)
         self.criterion = build.criterion_of(config)
         view = build.view_of(config)
@@ -157,6 +147,19 @@ class Run:
         self.remote: RemoteActors | None = None
         self.scores_elsewhere = scores_elsewhere(config)
         self.uniform = self._uniform_streams(view)
+        self.state = State(
+            folder,
+            self.device,
+            self.trained,
+            self.reference,
+            self.bank,
+            self.stream,
+            self.uniform,
+            self.ledger,
+            self.recorder,
+            self.clock,
+            problem.examples.fingerprint,
+        )
         self.result: Evaluation | None = None
         self.mirror: Mirror = nowhere
 
@@ -174,7 +177,7 @@ class Run:
             self._count_reference(self.reference)
         rank, _ = world()
         torch.manual_seed(derived_seed(self.config.seed, "global", *([str(rank)] if rank else [])))
-        first = self._restore()
+        first, self.result = self.state.restore(self._examples_of)
         if self.config.record.tensorboard and is_main():
             self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
         with closing(self._actors(first)) as actors:
@@ -331,78 +334,7 @@ class Run:
         with self.clock("recording"):
             self.recorder.flush()
             self.chosen.flush()
-            state, keep = self.state_dict(number), self.config.record.keep_checkpoints
-            folder = self.folder.checkpoints
-            from_main(lambda: str(save_checkpoint(folder, number, state, keep=keep)))
-
-    def state_dict(self, number: int) -> dict[str, Any]:
-        """Everything with state after step ``number``; for all, and whole on rank 0.
-
-        It is the same on any number of ranks, but for their random states, one each.
-        """
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "step": number,
-            "inputs": self._inputs,
-            "learners": {role: learner.state_dict() for role, learner in self.trained.items()},
-            "reference": self.reference.state_dict() if self.reference else {},
-            "bank": self.bank.state_dict(),
-            "stream": state_of_all(self.stream),
-            "uniform": {role: state_of_all(stream) for role, stream in self.uniform.items()},
-            "ledger": self.ledger.state_dict(),
-            "recorder": self.recorder.state_dict(),
-            "clock": self.clock.state_dict(),
-            "random": gather_objects(random),
-            "result": None if self.result is None else asdict(self.result),
-        }
-
-    @cached_property
-    def _inputs(self) -> dict[str, str | None]:
-        """What the run reads besides its folder, so that it does not go on with anything else."""
-        return {
-            "data": self.problem.examples.fingerprint,
-            "examples to train on, or their order": array_digest(self.stream.rows),
-            "reference": self.reference.identity if self.reference else None,
-        }
-
-    def _restore(self) -> int:
-        """Load the newest checkpoint, forget what came after it; the step it was made at."""
-        found = from_main(lambda: checkpoints(self.folder.checkpoints))
-        if not found:
-            self.folder.rewind(0)
-            return 0
-        state = load_checkpoint(found[-1])
-        if "inputs" not in state:
-            raise CheckpointError(
-                f"{found[-1]} was written by an earlier version, whose memory banks and splits "
-                "were others; go on with that version, or start a new run"
-            )
-        refuse_other_inputs(state["inputs"], self._inputs, self.folder.path)
-        for role, learner in self.trained.items():
-            learner.load_state_dict(state["learners"][role])
-        if self.reference is not None:
-            self.reference.load_state_dict(state.get("reference", {}))
-        self.stream.load_state_dict(state["stream"])
-        for role, stream in self.uniform.items():
-            stream.load_state_dict(state["uniform"][role])
-        self.bank.load_state_dict(
-            state["bank"],
-            self._examples_of,
-        )
-        self.ledger.load_state_dict(state["ledger"])
-        self.recorder.load_state_dict(state["recorder"])
-        self.clock.load_state_dict(state["clock"])
-        if state["result"] is not None:
-            self.result = Evaluation(**state["result"])
-        for random in state["random"][world()[0] :][:1]:  # more ranks than before begin anew
-            torch.set_rng_state(random["cpu"])
-            if "cuda" in random:
-                torch.cuda.set_rng_state(random["cuda"], self.device)
-        number: int = state["step"]
-        self.folder.rewind(number)
-        return number
+            self.state.save(number, self.result, keep=self.config.record.keep_checkpoints)
 
     def _examples_of(self, draws: Int[Tensor, " n"]) -> Batch:
         """What the bank holds of the examples of ``draws``."""

@@ -10,8 +10,8 @@ from torch import nn
 
 from superbatch import measures
 from superbatch.errors import ConfigError
-from superbatch.learner import traceless
 from superbatch.models.build import build_model
+from superbatch.passes import traceless
 from superbatch.tasks import Classification, Contrastive
 
 

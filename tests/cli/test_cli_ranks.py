@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,9 @@ import pytest
 
 from superbatch import launch
 from superbatch.cli import main
+from superbatch.config import Config
 from superbatch.errors import RunError
+from superbatch.run import RunFolder
 
 
 SMALL = ("--models.learner", "mu-1000/4", "--record.selection", "none")
@@ -104,6 +108,80 @@ def test_other_commands_are_for_one_process(second_of_two, monkeypatch, capsys):
     assert main(["compare", "uniform", "classact"]) == 2
     said = capsys.readouterr().err
     assert "superbatch compare is for one process and torchrun has started 2" in said
+
+
+BY_RAY = ("--ranks.launcher", "ray", "--ranks.count", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "hard", "--ranks.count", "2"], "--ranks.count 2 is of ranks that Ray Train"),
+        (["train", "hard", "--ray.address", "auto"], "--actors.kind ray, or --ranks.launcher ray"),
+        (["train", "hard", *BY_RAY, "--device", "cuda"], "give --ranks.gpus 1"),
+        (["train", "hard", *BY_RAY, "--ranks.count", "3"], "super-batch-size is 128 over all"),
+        (["compare", "hard", "uniform", *BY_RAY], "cannot use --ranks.launcher ray"),
+    ],
+)
+def test_flags_of_ray_train_that_cannot_work_are_refused(words, said, capsys, monkeypatch):
+    monkeypatch.setattr("superbatch.places.find_spec", lambda name: True)
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["ray", "pandas"])
+def test_ray_train_that_is_not_installed_is_a_sentence(missing, capsys, monkeypatch):
+    monkeypatch.setattr("superbatch.places.find_spec", lambda name: name != missing or None)
+    assert main(["train", "hard", *BY_RAY]) == 2
+    said = capsys.readouterr().err
+    assert f"--ranks.launcher ray needs {missing}" in said.replace("Ray:", "ray:")
+    assert "pip install 'superbatch[ray]'" in said
+
+
+def test_two_launchers_are_one_too_many(second_of_two, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    assert main(["train", "hard", *BY_RAY]) == 2
+    assert "torchrun has started 2; leave torchrun out" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_takes_only_where_its_ranks_are(tmp_path, capsys, monkeypatch):
+    """A run that is finished only shows what it came to, whoever is asked to go on with it."""
+    monkeypatch.setattr("superbatch.places.find_spec", lambda name: True)
+    run = RunFolder(tmp_path / "run")
+    run.create(Config(recipe="hard", steps=7).model_dump(mode="json"), {})
+    words = ["train", "--resume", str(run.path), "--json"]
+    assert main([*words, *BY_RAY, "--steps", "8"]) == 2
+    assert "the only settings that it takes say where its ranks are" in capsys.readouterr().err
+    run.finish({"steps": 7})
+    for flags in ((), BY_RAY, (*BY_RAY, "--ranks.gpus", "1", "--ray.address", "auto")):
+        assert main([*words, *flags]) == 0
+        assert json.loads(capsys.readouterr().out) == {"steps": 7}
+
+
+def test_an_address_where_nobody_is_is_a_sentence_at_once():
+    cluster = pytest.importorskip("superbatch.actors.ray")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        address = "{}:{}".format(*nobody.getsockname())
+        with pytest.raises(RunError, match=f"there is no Ray cluster at {address}"):
+            cluster.refuse_unanswered(address)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ranks": {"cpus": 2.5}}, "2 ranks (--ranks.count) take up 5 CPUs and the Ray cluster"),
+        ({"ranks": {"gpus": 1}}, "take up 2 GPUs and the Ray cluster has 0"),
+        ({"actors": {"kind": "ray", "count": 2}}, "with 2 actors each (--actors.count) take up 6"),
+        ({"ranks": {"resource": "learners"}}, "has --ranks.resource learners; start one with"),
+    ],
+)
+def test_what_a_cluster_can_never_hold_is_refused(settings, said):
+    group = pytest.importorskip("superbatch.group")
+    config = Config(ranks={"launcher": "ray", "count": 2})
+    group.refuse_without_room(config, {"CPU": 4.0})
+    with pytest.raises(RunError, match=re.escape(said)):
+        group.refuse_without_room(config.changed(**settings), {"CPU": 4.0})
 
 
 class Meeting:

@@ -7,8 +7,8 @@ from torch import nn
 from made_texts import write_config
 from superbatch.errors import ConfigError
 from superbatch.flops import forward_flops
-from superbatch.learner import scoring
 from superbatch.models.variants import BERTS, parse_bert_name
+from superbatch.passes import scoring
 
 
 pytest.importorskip("transformers", reason="models of texts need the extra [text]")

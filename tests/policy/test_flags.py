@@ -22,7 +22,8 @@ models.dropout models.learner models.online models.reference
 optimise.beta2 optimise.bf16 optimise.clip_norm optimise.compile optimise.ema_decay
 optimise.label_smoothing optimise.learning_rate optimise.micro_batch_size
 optimise.warmup_fraction optimise.weight_decay
-out ranks.kind ranks.selection ranks.timeout_seconds
+out ranks.count ranks.cpus ranks.gpus ranks.kind ranks.launcher ranks.resource ranks.restarts
+ranks.selection ranks.timeout_seconds
 ray.address ray.cpus ray.gpus ray.resource recipe
 record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
 record.log_every record.selection record.tensorboard

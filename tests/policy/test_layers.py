@@ -9,9 +9,9 @@ import superbatch
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
     ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
-    ["launch", "sharding"],
+    ["launch", "sharding", "devices"],
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
-    ["limits", "bank", "joint", "parted", "learner", "cost", "flops", "tables"],
+    ["limits", "bank", "joint", "parted", "passes", "learner", "cost", "flops", "tables"],
     ["actors", "evaluation"],
     ["loop", "selector"],
     ["integrations"],
@@ -19,6 +19,7 @@ LAYERS = [
     [
         "config",
         "checks",
+        "places",
         "problems",
         "references",
         "own_references",
@@ -26,7 +27,9 @@ LAYERS = [
         "build",
         "enlist",
         "recipes",
+        "state",
         "training",
+        "group",
         "scoring",
     ],
     ["report"],

@@ -13,8 +13,8 @@ from made_texts import VOCABULARY, sentences, write_config, write_tsv, write_voc
 from superbatch import training
 from superbatch.checks import check
 from superbatch.errors import CheckpointError, ConfigError, DataError, Stopped
-from superbatch.learner import scoring
 from superbatch.measures import parameter_gradient_norm
+from superbatch.passes import scoring
 from superbatch.problems import Problem, problem_of
 from superbatch.recipes import recipe, resolved
 from superbatch.surroundings import Surroundings

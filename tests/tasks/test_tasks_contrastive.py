@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from superbatch.errors import ConfigError
-from superbatch.learner import loss_source
+from superbatch.passes import loss_source
 from superbatch.tasks import Contrastive, Task
 
 

@@ -23,7 +23,8 @@ from superbatch.distributed import (
 )
 from superbatch.errors import DataError
 from superbatch.joint import without_factors
-from superbatch.learner import Learner, split
+from superbatch.learner import Learner
+from superbatch.passes import split
 from superbatch.sources.duplicates import duplicates
 from superbatch.types import Batch, Role, concat, size, take
 

@@ -5,6 +5,7 @@ reference, under the same paths.
 """
 
 import logging
+import socket
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -157,6 +158,8 @@ def join(address: str | None) -> bool:
     """
     if ray.is_initialized():
         return False
+    if address is not None:
+        refuse_unanswered(address)
     try:
         ray.init(
             address=address or LOCAL,
@@ -170,6 +173,23 @@ def join(address: str | None) -> bool:
             "ray start --head on a host, or leave --ray.address out for a Ray of this host alone"
         ) from error
     return True
+
+
+def refuse_unanswered(address: str) -> None:
+    """Raise ``RunError`` where nobody answers at ``address``: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:  # "auto", or a kind of address of its own
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"there is no Ray cluster at {address} ({error}); start one with ray start --head on a "
+            "host, or leave --ray.address out for a Ray of this host alone"
+        ) from error
+
+
+_ANSWER_SECONDS = 5.0
 
 
 def leave(joined: bool, handles: Sequence[Any]) -> None:

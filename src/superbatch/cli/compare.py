@@ -76,6 +76,11 @@ def plan_of(names: Sequence[str], flags: Sequence[str], arguments: Compare) -> P
             f"it was given {' '.join(names) or 'none'}"
         )
     baseline_among(names, arguments.baseline)
+    if arguments.settings.ranks.launcher == "ray":
+        raise ConfigError(
+            "superbatch compare is for one process and cannot use --ranks.launcher ray; leave it "
+            "out (train alone is for several)"
+        )
     configs = [
         parse(Compare, Compare(settings=recipe(name)), flags, f"compare {name}").settings
         for name in names

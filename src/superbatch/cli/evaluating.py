@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from superbatch import build
 from superbatch.checkpoint import load_weights
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.evaluation import (
     evaluate_linear_probe,
     evaluate_zero_shot,
@@ -53,7 +53,7 @@ def task_of_checkpoint(checkpoint: str, config: Config) -> Config:
 def retrieved(checkpoint: str, config: Config) -> dict[str, Any]:
     """Evaluated as a run evaluates: accuracies of labels, or recalls of pairs."""
     problem = problem_of(config)
-    device = build.pick_device(config.device)
+    device = pick_device(config.device)
     found = problem.evaluate(problem.load(checkpoint, "learner").to(device), device)
     numbers = dict(found.summary)
     if config.task != "image_text":
@@ -70,7 +70,7 @@ def labelled(
     The probe is fit on --data.path without --data.evaluation-fraction of it, which both are
     measured on; or both are measured on --data.eval-path.
     """
-    device = build.pick_device(config.device)
+    device = pick_device(config.device)
     model = two_tower(checkpoint, config).to(device)
     data = ImageClassification.open(config.changed(task="classification"))
     found: dict[str, Any] = {"examples": len(data.evaluation_rows)}

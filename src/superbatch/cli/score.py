@@ -8,11 +8,11 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, Field
 
-from superbatch.checks import refuse_without_ray
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Switch, leading_words, parse
 from superbatch.config import Contrastive, Data, RaySettings, Section
 from superbatch.errors import ConfigError
+from superbatch.places import refuse_without_ray
 
 
 class Actors(Section):

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from superbatch import build
 from superbatch.cli.evaluating import task_of_checkpoint
 from superbatch.cli.score import Score
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.errors import ConfigError
-from superbatch.learner import traceless
 from superbatch.measures import MEASURES
+from superbatch.passes import traceless
 from superbatch.problems import Problem, problem_of
 from superbatch.scoring import Job, blocks_of
 from superbatch.tables import LossTable
@@ -45,7 +45,7 @@ class Work:
 
     def models(self) -> dict[str, nn.Module]:
         """The models by column, frozen, on the device."""
-        device = build.pick_device(self.config.device)
+        device = pick_device(self.config.device)
         loaded = {
             name: self.problem.load(path, "reference").to(device)
             for name, path in self.checkpoints.items()
@@ -64,7 +64,7 @@ class Work:
             lambda batch: {name: x for one in measures for name, x in one(batch).items()},
             blocks_of(self.problem.examples.ids, rows, arguments.block_size),
             arguments.batch_size,
-            build.pick_device(self.config.device),
+            pick_device(self.config.device),
             self.config.data.workers,
         )
 

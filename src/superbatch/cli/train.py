@@ -1,9 +1,11 @@
 """``superbatch train``: one run."""
 
 import json
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -12,7 +14,12 @@ from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
 from superbatch.config import Config
 from superbatch.errors import ConfigError
+from superbatch.places import check_launcher
 from superbatch.recipes import RECIPES, recipe, resolved
+
+
+if TYPE_CHECKING:
+    from superbatch.group import Work
 
 
 class Train(BaseModel):
@@ -26,26 +33,60 @@ class Train(BaseModel):
 def run(argv: Sequence[str]) -> int:
     """Train with the recipe, configuration or run that ``argv`` names."""
     arguments, resumed = arguments_of(argv)
-    check(resolved(arguments.settings))
-    from superbatch import training  # slow to import: only once the flags are known to be good
-    from superbatch.cli.progress import show_summary, watched
+    settings = arguments.settings
+    on_ray = settings.ranks.launcher == "ray"
+    if on_ray:
+        refuse_launched()
+    if resumed is None:
+        check(resolved(settings))
+    elif on_ray:
+        check_launcher(settings)
+    train = by_ray if on_ray else here
+    summary = train(settings, resumed, quiet=arguments.json_ or not launch.first())
+    from superbatch.cli.progress import show_summary
 
-    quiet = arguments.json_ or not launch.first()
-    with launch.joined(patience(arguments, resumed)), watched(quiet=quiet) as around:
-        if resumed is None:
-            summary = training.start(arguments.settings, around)
-        else:
-            summary = training.resume(resumed, around)
     show(summary, as_json=arguments.json_, table=show_summary)
     return 0
 
 
-def patience(arguments: Train, resumed: Path | None) -> float:
-    """How long a rank waits for others, by the run that is resumed or the one that is begun."""
-    settings = arguments.settings
-    if resumed is not None and (resumed / "config.json").is_file():
-        settings = read_config(str(resumed / "config.json"))
-    return settings.ranks.timeout_seconds
+def here(settings: Config, resumed: Path | None, *, quiet: bool) -> dict[str, Any]:
+    """Train in this process, which may be a rank that torchrun has started."""
+    from superbatch import training  # slow to import: only once the flags are known to be good
+    from superbatch.cli.progress import watched
+
+    with launch.joined(settings.ranks.timeout_seconds), watched(quiet=quiet) as around:
+        if resumed is None:
+            return training.start(settings, around)
+        return training.resume(resumed, around)
+
+
+def by_ray(settings: Config, resumed: Path | None, *, quiet: bool) -> dict[str, Any]:
+    """Train on ranks that Ray Train starts, once it is clear that there is a run to make."""
+    from superbatch import training
+    from superbatch.cli.progress import watched
+    from superbatch.group import on_ray
+    from superbatch.run import RunFolder
+
+    if settings.device == "auto" and not settings.ranks.gpus:
+        settings = settings.changed(device="cpu")  # a GPU that they do not take up is not theirs
+    work: Work = partial(training.begin_or_go_on, settings)
+    if resumed is None:
+        RunFolder(training.run_folder(settings)).refuse_taken()
+    elif (summary := RunFolder.open(resumed).summary()) is not None:
+        return dict(summary)
+    else:
+        work = partial(training.resume, resumed)
+    with watched(quiet=quiet) as around:
+        return on_ray(work, settings, around)
+
+
+def refuse_launched() -> None:
+    """Raise ``ConfigError`` where torchrun has started what is to start ranks."""
+    if launch.started():
+        raise ConfigError(
+            "--ranks.launcher ray starts ranks itself and torchrun has started "
+            f"{os.environ['WORLD_SIZE']}; leave torchrun out, or give --ranks.launcher torchrun"
+        )
 
 
 def arguments_of(argv: Sequence[str]) -> tuple[Train, Path | None]:
@@ -65,11 +106,32 @@ def arguments_of(argv: Sequence[str]) -> tuple[Train, Path | None]:
     elif config_file:
         default, command = read_config(config_file), f"train --config {config_file}"
     else:
-        default, command = Config(), "train"
+        default, command = settings_of(resumed), "train"
     arguments = parse(Train, Train(settings=default), flags, command)
-    if resumed and arguments.settings != default:
-        raise ConfigError("--resume continues a run as it was started; it takes no other setting")
+    if resumed and elsewhere(arguments.settings, default) != arguments.settings:
+        raise ConfigError(
+            "--resume continues a run as it was started; the only settings that it takes say where "
+            f"its ranks are (--ranks.{', --ranks.'.join(WHERE)}, --ray.address)"
+        )
     return arguments, Path(resumed) if resumed else None
+
+
+WHERE = ("launcher", "count", "cpus", "gpus", "resource", "restarts")
+"""The settings of ranks that change nothing of what a run comes to."""
+
+
+def settings_of(resumed: str | None) -> Config:
+    """Those that the run was started with, where there is one."""
+    path = Path(resumed or "", "config.json")
+    return read_config(str(path)) if resumed and path.is_file() else Config()
+
+
+def elsewhere(settings: Config, begun: Config) -> Config:
+    """The run that was ``begun``, on the ranks of ``settings``."""
+    return begun.changed(
+        ranks={name: getattr(settings.ranks, name) for name in WHERE},
+        ray={"address": settings.ray.address},
+    )
 
 
 def take_option(flags: list[str], name: str) -> str | None:

@@ -4,14 +4,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from superbatch import build
 from superbatch.cli.evaluating import task_of_checkpoint
 from superbatch.cli.scoring import weights_hash
 from superbatch.cli.table import Verify
 from superbatch.config import Config
+from superbatch.devices import pick_device
 from superbatch.errors import CheckpointError
-from superbatch.learner import traceless
 from superbatch.measures import MEASURES, loss
+from superbatch.passes import traceless
 from superbatch.problems import Problem, problem_of
 from superbatch.tables.check import check_data, recompute, verify_file, verify_weights
 from superbatch.tables.file import TableFile
@@ -85,7 +85,7 @@ def recomputed(
         said = f"no loss was computed again: {checkpoint} has other weights now; give --model"
         return {"recomputed": 0, "said": said}
     verify_weights(table, weights)
-    device = build.pick_device(config.device)
+    device = pick_device(config.device)
     model = problem.load(checkpoint, "reference").to(device).requires_grad_(False)
     measured = partial(MEASURES.get(table.scorer.loss, loss).of, problem.task)
     count, largest = recompute(

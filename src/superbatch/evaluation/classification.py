@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from superbatch.errors import DataError
-from superbatch.learner import autocast, scoring
+from superbatch.passes import autocast, scoring
 from superbatch.tasks import Classification
 from superbatch.types import Batch, to_device
 

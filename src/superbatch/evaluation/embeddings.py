@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from superbatch.learner import autocast, scoring
+from superbatch.passes import autocast, scoring
 from superbatch.sources import Examples
 from superbatch.tasks.pixels import pixels
 from superbatch.types import Batch

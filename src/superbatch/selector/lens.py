@@ -11,8 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from superbatch.errors import ConfigError, DataError
-from superbatch.learner import scoring, traceless
 from superbatch.measures import Measure, loss
+from superbatch.passes import scoring, traceless
 from superbatch.selector.pytree import device_of, rows, split_rows
 from superbatch.selector.reading import Read, whole_numbers
 from superbatch.tasks import Task
