@@ -48,7 +48,9 @@ class Bench:
 
         ``reference`` is what that learns: "clean", "pool", a path, or "" where there is none.
         """
-        preset, actor = self.preset, actor or self.preset.actor
+        preset = self.preset
+        reference_actor = actor or preset.reference_actor or preset.actor
+        actor = actor or preset.actor
         scored = {
             "select.super-batch-size": str(preset.rho * preset.batch),
             "select.temperature": f"{preset.temperature if temperature is None else temperature:g}",
@@ -57,7 +59,10 @@ class Bench:
             scored["models.online"] = actor
         chosen = preset.reference if reference is None else reference
         if chosen:
-            scored["models.reference"] = actor
+            scored["models.reference"] = reference_actor
+            if preset.reference_rate_ratio != 1:
+                ratio = f"{preset.reference_rate_ratio:g}"
+                scored["reference-training.learning-rate-ratio"] = ratio
             scored["reference-training.steps"] = str(preset.reference_steps)
         if chosen == "clean" and self.data.clean:
             scored["reference-data"] = self.data.clean

@@ -129,7 +129,7 @@ def listed() -> str:
 def work_of(given: argparse.Namespace) -> Work:
     """What ``given`` asks for. Raises ``ConfigError``."""
     preset = PRESETS[given.preset]
-    names = given.claims or list(CLAIMS)
+    names = given.claims or list(preset.data)
     for name in names:
         if name not in CLAIMS:
             raise ConfigError(f"there is no claim {name!r}; there are {', '.join(CLAIMS)}")

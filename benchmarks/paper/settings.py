@@ -21,6 +21,10 @@ class Preset:
     learner: str
     actor: str
     """The small model that scores, online and reference, unless a claim asks for another."""
+    reference_actor: str = ""
+    """The reference, where it is another model than the online one."""
+    reference_rate_ratio: float = 1.0
+    """The reference's learning rate over the learner's."""
     actors: tuple[str, ...]
     """Of C2: from the learner's own size down."""
     small_learner: str
@@ -70,18 +74,23 @@ ON = MappingProxyType(
 )
 
 CPU = Preset(
-    says="two cores, hours; every run a few minutes",
-    learner="mu-300/8",
-    actor="mu-2400/8",
-    actors=("mu-300/8", "mu-600/8", "mu-1000/8", "mu-2400/8", "conv-8/2"),
-    small_learner="mu-1000/8",
-    steps=1560,
+    says="two cores, hours; every run a minute or two",
+    learner="conv-32/2",
+    actor="conv-4/2",
+    reference_actor="conv-8/2",
+    reference_rate_ratio=2.5,
+    actors=("conv-32/2", "conv-16/2", "conv-8/2", "conv-4/2", "conv-2/2"),
+    small_learner="conv-16/2",
+    steps=520,
+    budgets=(0.5, 1.0, 2.0, 3.0),
     batch=128,
     rho=5,
-    temperature=0.25,
-    reference_steps=1560,
-    learning_rate=1e-3,
-    rho_loss_steps=4000,
+    temperature=1.0,
+    reference_steps=1600,
+    learning_rate=2e-3,
+    evaluations=10,
+    grid=2,
+    rho_loss_steps=2000,
     pair_flags={
         "steps": "260",
         "select.super-batch-size": "128",
@@ -91,7 +100,22 @@ CPU = Preset(
         "optimise.warmup-fraction": "0.1",
     },
     flags=AUGMENTED | {"device": "cpu", "record.selection": "none"},
-    data=ON,
+    data=ON
+    | {
+        "C1": ("cifar10n-worse", "cifar10n-clean", "tiny-imagenet-noisy"),
+        "C2": ("cifar10n-worse",),
+        "C5": ("cifar10n-worse", "flickr8k-moved"),
+        "C6": ("cifar10n-worse",),
+    },
+)
+
+GOAL = replace(
+    CPU,
+    says="one core, minutes a run: a learner 60 times its reference, 227 times its online model",
+    learner="conv-64/2",
+    steps=1560,
+    evaluations=26,
+    data={"GOAL": ("cifar10n-worse", "cifar10n-random1", "tiny-imagenet-noisy")},
 )
 
 GPU = replace(
@@ -99,6 +123,7 @@ GPU = replace(
     says="one GPU, bf16, compiled, ViT-S/4 learner",
     learner="S/4",
     actor="mu-300/4",
+    reference_rate_ratio=1.0,
     actors=("S/4", "Ti/4", "mu-100/4", "mu-300/4", "mu-1000/4", "mu-2400/4"),
     small_learner="Ti/4",
     steps=8000,
@@ -180,6 +205,7 @@ CHECK = Preset(
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "cpu": CPU,
+        "goal": GOAL,
         "gpu": GPU,
         "gpu-b": replace(GPU, says="the same with a ViT-B/4 learner", learner="B/4", actor="Ti/4"),
         "paper": PAPER,
