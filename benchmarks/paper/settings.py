@@ -88,7 +88,7 @@ CPU = Preset(
     temperature=1.0,
     reference_steps=1600,
     learning_rate=2e-3,
-    evaluations=10,
+    evaluations=6,
     grid=2,
     rho_loss_steps=2000,
     pair_flags={
@@ -114,7 +114,7 @@ GOAL = replace(
     says="one core, minutes a run: a learner 60 times its reference, 227 times its online model",
     learner="conv-64/2",
     steps=1560,
-    evaluations=26,
+    evaluations=8,
     data={"GOAL": ("cifar10n-worse", "cifar10n-random1", "tiny-imagenet-noisy")},
 )
 
