@@ -9,6 +9,7 @@ from superbatch.learner import Learner, Optimisation
 from superbatch.own_references import Halves, Past
 from superbatch.problems import problem_of
 from superbatch.recipes import recipe
+from superbatch.references import reference_config
 from superbatch.sources.splits import in_first_half
 from superbatch.tasks import Classification
 
@@ -27,6 +28,16 @@ def test_the_half_of_an_example_is_decided_by_its_id_alone():
     ids = np.arange(1000)
     assert np.array_equal(in_first_half(ids, seed=3)[::7], in_first_half(ids[::7], seed=3))
     assert not np.array_equal(in_first_half(ids, seed=3), in_first_half(ids, seed=4))
+
+
+def test_a_reference_learns_at_a_rate_of_its_own():
+    config = recipe("classact").changed(optimise={"learning_rate": 0.002})
+    assert reference_config(config, {}).optimise.learning_rate == 0.002
+    own = config.changed(reference_training={"learning_rate": 0.005})
+    assert reference_config(own, {}).optimise.learning_rate == 0.005
+    online = recipe("classact_online").changed(reference_training={"learning_rate": 0.005})
+    with pytest.raises(ConfigError, match=r"0.005 is for a reference that is trained beforehand"):
+        check(online)
 
 
 class Says(nn.Module):

@@ -219,7 +219,13 @@ def check_reference(config: Config) -> None:
                 f"recipe {config.recipe} {_OWN[config.reference_training.data]} and cannot "
                 f"use {flag} {value}; recipe classact can"
             )
-    made = config.reference_training.data
+    training, made = config.reference_training, config.reference_training.data
+    if training.learning_rate is not None and made == "alongside":
+        raise ConfigError(
+            f"--reference-training.learning-rate {training.learning_rate:g} is for a reference "
+            "that is trained beforehand, and this one learns alongside; its rate is the learner's times "
+            "--reference-training.learning-rate-ratio"
+        )
     if made == "past" and uses_reference(config) and config.select.criterion == "easy":
         raise ConfigError(
             "--reference-training.data past is the past of a model that scores, and criterion easy "

@@ -170,6 +170,8 @@ class ReferenceTraining(Section):
     average of the model that it is held against."""
     steps: int | None = Field(None, ge=1)
     """Updates beforehand; none: as many as the learner's."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Beforehand: a small model often learns best at a higher one; none: the learner's."""
     batch_multiple: int = Field(10, ge=1)
     """Alongside: uniform examples per step, in sub-batches (paper, section 4.4)."""
     past_decay: float = Field(0.99, ge=0, lt=1)

@@ -256,7 +256,8 @@ def reference_config(config: Config, fitting: Mapping[str, Any], part: str | Non
         },
         contrastive=config.contrastive.model_dump(),
         models={"learner": config.models.reference},
-        optimise=config.optimise.model_dump(),
+        optimise=config.optimise.model_dump()
+        | {"learning_rate": training.learning_rate or config.optimise.learning_rate},
         ranks={"timeout_seconds": config.ranks.timeout_seconds},
         record=config.record.model_dump()
         | {"selection": "none", "tensorboard": False, "evaluate_every": steps},
