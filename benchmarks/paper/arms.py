@@ -46,7 +46,8 @@ class Bench:
     ) -> Arm:
         """A recipe that scores rho * b examples a step, with ``actor`` as its small models.
 
-        ``reference`` is what that learns: "clean", "pool", a path, or "" where there is none.
+        ``reference`` is what that learns: "clean", "pool" or a path; "given" where it learns
+        nothing more, "" where there is none.
         """
         preset, actor = self.preset, actor or self.preset.actor
         scored = {
@@ -58,11 +59,11 @@ class Bench:
         chosen = preset.reference if reference is None else reference
         if chosen:
             scored["models.reference"] = actor
+        if chosen not in ("", "given"):
             scored["reference-training.steps"] = str(preset.reference_steps)
-        if chosen == "clean" and self.data.clean:
-            scored["reference-data"] = self.data.clean
-        elif chosen not in ("", "clean", "pool"):
-            scored["reference-data"] = chosen
+        learned = self.data.clean if chosen == "clean" else chosen
+        if learned not in ("", "given", "pool"):
+            scored["reference-data"] = learned
         if recipe == "rho_loss" and chosen != "pool":
             scored["data.holdout-fraction"] = "0"  # its reference learns other data: none is kept
         return self._arm(name, recipe, self.common | scored | dict(flags or {}), steps, made, actor)
@@ -88,6 +89,12 @@ class Bench:
             flags["reference-data"] = reference
         flags["record.checkpoint-every"] = str(max(1, steps // preset.checkpoints))
         return self._arm(name, recipe, flags | own, steps, None, actor)
+
+    def as_it_is(self) -> list[str]:
+        """What reads the data as it is, without augmentation."""
+        size = {k: v for k, v in self.preset.flags.items() if k == "data.image-size"}
+        flags = {**self.data.flags, **size}
+        return [f"--{name}={value}" for name, value in flags.items() if name != "data.truth"]
 
     def _arm(
         self,

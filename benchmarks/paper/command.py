@@ -57,7 +57,7 @@ class Work:
         later = [
             arm
             for study in flat
-            for arm in follow_ups(self.store, self._narrowed(study), self.seeds, self.preset.grid)
+            for arm in follow_ups(self.store, self.narrowed(study), self.seeds, self.preset.grid)
         ]
         found += [(arm, seed) for seed in self.seeds for arm in later]
         each = {arm.key(seed): (arm, seed) for arm, seed in reversed(found)}
@@ -68,7 +68,8 @@ class Work:
     def _wants(self, arm: Arm) -> bool:
         return not self.only or arm.name in self.only
 
-    def _narrowed(self, study: Study) -> Study:
+    def narrowed(self, study: Study) -> Study:
+        """``study`` with the arms that were asked for."""
         return replace(study, others=tuple(arm for arm in study.others if self._wants(arm)))
 
 
@@ -182,7 +183,8 @@ def carried_out(given: argparse.Namespace) -> int:
     if not given.publish:
         with watched(quiet=False) as around:
             train_all(work, until(around, given.minutes))
-    for claim, studies in zip(work.claims, work.studies, strict=True):
+    for claim, whole in zip(work.claims, work.studies, strict=True):
+        studies = [work.narrowed(study) for study in whole]
         found = publish.claim_numbers(
             work.store, claim, studies, work.seeds, (work.name, work.preset), work.on
         )

@@ -174,7 +174,7 @@ CHECK = Preset(
     data=dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), ("digits-noisy",))
     | {"C5": ("digits-noisy", "pairs-moved"), "C7": ("digits-noisy",)},
     seeds=2,
-    grid=4,
+    grid=1,
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
