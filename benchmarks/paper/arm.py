@@ -51,7 +51,8 @@ class Made:
 
     def path(self, seed: int) -> str:
         """Where it is kept."""
-        return f"$RUNS/made/{self.kind}-{digest([*self.words, self.source.key(self.source_seed(seed))])}.parquet"
+        source = self.source.key(self.source_seed(seed))
+        return f"$RUNS/made/{self.kind}-{digest([*self.words, source])}.parquet"
 
 
 @dataclass(frozen=True, eq=False)

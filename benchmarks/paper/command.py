@@ -147,6 +147,9 @@ def work_of(given: argparse.Namespace) -> Work:
         [one for one in claim.studies(preset, sets, given.on) if wanted(one, given.data)]
         for claim in claims
     ]
+    flat = [study for studies in chosen for study in studies]
+    refuse_unknown("--data", given.data, {d for claim in claims for d in preset.data[claim.name]})
+    refuse_unknown("--only", given.only, {arm.name for study in flat for arm in study.arms})
     seeds = given.seeds or preset.seeds
     return Work(
         tuple(claims),
@@ -159,6 +162,13 @@ def work_of(given: argparse.Namespace) -> Work:
         tuple(given.only),
         part_of(given.part),
     )
+
+
+def refuse_unknown(flag: str, names: Sequence[str], there: set[str]) -> None:
+    """Raise ``ConfigError`` for names that are not among those that are there."""
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"{flag} {name}: there are {', '.join(sorted(there))}")
 
 
 def wanted(study: Study, names: Sequence[str]) -> bool:

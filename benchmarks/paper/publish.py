@@ -93,7 +93,8 @@ def write(found: Mapping[str, Any], out: Path) -> list[Path]:
 
 HEAD = (
     "| arm | final | difference to uniform | updates saved | FLOPs saved, paper / full "
-    "| TFLOPs, paper / full | at equal FLOPs | ended sooner | clean | seconds over predicted, clock / processor |\n"
+    "| TFLOPs, paper / full | at equal FLOPs | ended sooner | clean "
+    "| seconds over predicted, clock / processor |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 
@@ -157,7 +158,8 @@ def ended_sooner(sooner: Mapping[str, Any]) -> str:
     """What the run that ended where it had caught up came to, of uniform's."""
     return (
         f"{interval(sooner['difference'], '{:+.4f}')} with {sooner['updates']:.0%} of updates, "
-        f"{sooner['relative_flops']['full']:.0%} of FLOPs, {sooner['seconds']['relative']:.0%} of seconds"
+        f"{sooner['relative_flops']['full']:.0%} of FLOPs, "
+        f"{sooner['seconds']['relative']:.0%} of seconds"
     )
 
 

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -92,7 +93,9 @@ class Store:
             for name, path in given.items():
                 words = [word.replace(name, path) for word in words]
             out.parent.mkdir(parents=True, exist_ok=True)
-            if main([*words, f"--out={out}", "--json"]) != 0:
+            with contextlib.redirect_stdout(sys.stderr):
+                code = main([*words, f"--out={out}"])
+            if code != 0:
                 raise RunError(f"superbatch {' '.join(words)} failed, see above")
 
     def processor_seconds(self, arm: Arm, seed: int) -> float | None:
