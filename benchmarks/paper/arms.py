@@ -53,6 +53,7 @@ class Bench:
         scored = {
             "select.super-batch-size": str(preset.rho * preset.batch),
             "select.temperature": f"{preset.temperature if temperature is None else temperature:g}",
+            **preset.scoring,
         }
         if recipe not in ("rho_loss", "easy_reference"):
             scored["models.online"] = actor
@@ -74,7 +75,7 @@ class Bench:
         learner, actor = preset.pair_models
         dropped = ("data.flip", "data.crop-padding")
         flags = {name: value for name, value in preset.flags.items() if name not in dropped}
-        flags |= self.data.read(self.on) | {"models.learner": learner}
+        flags |= {**self.data.read(self.on), "models.learner": learner}
         own = dict(preset.pair_flags)
         steps = int(own.pop("steps"))
         if recipe == "clip":

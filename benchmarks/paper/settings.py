@@ -10,7 +10,7 @@ from types import MappingProxyType
 from paper.arm import Flags
 
 
-AUGMENTED: Flags = {"data.flip": "", "data.crop-padding": "4"}
+AUGMENTED = {"data.flip": "", "data.crop-padding": "4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class Preset:
     """Of C5's images with captions: learner, and actors."""
     pair_flags: Flags = field(default_factory=dict)
     flags: Flags = field(default_factory=dict)
-    """Further flags of every arm."""
+    """Further flags of every arm with labels."""
+    scoring: Flags = field(default_factory=dict)
+    """Further flags of every such arm that scores, such as another view or a memory bank."""
     data: Mapping[str, tuple[str, ...]]
     """The data sets of each claim, by the names in `paper.data`."""
     seeds: int = 3
@@ -158,7 +160,7 @@ CHECK = Preset(
     temperature=0.5,
     reference_steps=12,
     learning_rate=3e-3,
-    budgets=(0.5, 1.0, 1.5, 2.0),
+    budgets=(0.5, 1.0, 2.0),
     evaluations=4,
     checkpoints=2,
     rho_loss_steps=12,
