@@ -42,10 +42,17 @@ class Made:
     kind: Literal["table", "order"]
     source: "Arm"
     words: tuple[str, ...]
+    shift: int = 0
+    """The source's seed is the arm's plus this."""
+
+    def source_seed(self, seed: int) -> int:
+        """The seed of the run that it is made from."""
+        return seed + self.shift
 
     def path(self, seed: int) -> str:
         """Where it is kept."""
-        return f"$RUNS/made/{self.kind}-{digest([*self.words, self.source.key(seed)])}.parquet"
+        source = self.source.key(self.source_seed(seed))
+        return f"$RUNS/made/{self.kind}-{digest([*self.words, source])}.parquet"
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,8 @@ class Bench:
     ) -> Arm:
         """A recipe that scores rho * b examples a step, with ``actor`` as its small models.
 
-        ``reference`` is what that learns: "clean", "pool", a path, or "" where there is none.
+        ``reference`` is what that learns: "clean", "pool" or a path; "given" where it learns
+        nothing more, "" where there is none.
         """
         preset = self.preset
         reference_actor = actor or preset.reference_actor or preset.actor
@@ -54,20 +55,21 @@ class Bench:
         scored = {
             "select.super-batch-size": str(preset.rho * preset.batch),
             "select.temperature": f"{preset.temperature if temperature is None else temperature:g}",
+            **preset.scoring,
         }
         if recipe not in ("rho_loss", "easy_reference"):
             scored["models.online"] = actor
         chosen = preset.reference if reference is None else reference
         if chosen:
             scored["models.reference"] = reference_actor
-            if preset.reference_rate_ratio != 1:
-                ratio = f"{preset.reference_rate_ratio:g}"
-                scored["reference-training.learning-rate-ratio"] = ratio
+        if chosen not in ("", "given"):
+            if preset.reference_learning_rate is not None:
+                rate = f"{preset.reference_learning_rate:g}"
+                scored["reference-training.learning-rate"] = rate
             scored["reference-training.steps"] = str(preset.reference_steps)
-        if chosen == "clean" and self.data.clean:
-            scored["reference-data"] = self.data.clean
-        elif chosen not in ("", "clean", "pool"):
-            scored["reference-data"] = chosen
+        learned = self.data.clean if chosen == "clean" else chosen
+        if learned not in ("", "given", "pool"):
+            scored["reference-data"] = learned
         if recipe == "rho_loss" and chosen != "pool":
             scored["data.holdout-fraction"] = "0"  # its reference learns other data: none is kept
         return self._arm(name, recipe, self.common | scored | dict(flags or {}), steps, made, actor)
@@ -78,7 +80,7 @@ class Bench:
         learner, actor = preset.pair_models
         dropped = ("data.flip", "data.crop-padding")
         flags = {name: value for name, value in preset.flags.items() if name not in dropped}
-        flags |= self.data.read(self.on) | {"models.learner": learner}
+        flags |= {**self.data.read(self.on), "models.learner": learner}
         own = dict(preset.pair_flags)
         steps = int(own.pop("steps"))
         if recipe == "clip":
@@ -93,6 +95,12 @@ class Bench:
             flags["reference-data"] = reference
         flags["record.checkpoint-every"] = str(max(1, steps // preset.checkpoints))
         return self._arm(name, recipe, flags | own, steps, None, actor)
+
+    def as_it_is(self) -> list[str]:
+        """What reads the data as it is, without augmentation."""
+        size = {k: v for k, v in self.preset.flags.items() if k == "data.image-size"}
+        flags = {**self.data.flags, **size}
+        return [f"--{name}={value}" for name, value in flags.items() if name != "data.truth"]
 
     def _arm(
         self,

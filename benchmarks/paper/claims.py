@@ -133,26 +133,31 @@ def references(bench: Bench) -> Study:
 
 
 def amortised(bench: Bench) -> Study:
+    """What learnability chooses depends on the actors alone, not on the learner: so an order can
+    be distilled from a run with any learner, such as a small one.
+    """
     plain = {"score-view": "plain"}
     live = bench.selecting("live", "classact", plain)
-    read = [word for word in bench.data.flags.items() if not word[0].startswith("data.truth")]
-    scored = ("score", "--model=$REFERENCE", *(f"--{name}={value}" for name, value in read))
-    table = Made("table", live, scored)
-    found = bench.selecting("table", "classact", plain | {"reference": "$MADE"}, made=table)
-    trained = ("reference-data", "reference-training.steps")
-    found = replace(found, flags={k: v for k, v in found.flags.items() if k not in trained})
-    replayed = Made("order", live, ("order", "--run=$SOURCE"))
     small = bench.selecting(
         "small", "classact", plain | {"models.learner": bench.preset.small_learner}
     )
-    distilled = Made("order", small, ("order", "--run=$SOURCE", "--kind=policy"))
-    order = bench.uniform("its order", data__order="$MADE")
-    other = bench.uniform("order of a smaller learner", data__order="$MADE")
-    return Study(
-        bench.data,
-        (bench.uniform(),),
-        (live, found, replace(order, made=replayed), replace(other, made=distilled)),
+    scored = ("score", "--model=$REFERENCE", *bench.as_it_is())
+    found = bench.selecting(
+        "table",
+        "classact",
+        plain | {"reference": "$MADE"},
+        reference="given",
+        made=Made("table", live, scored),
     )
+    replay, policy = ("order", "--run=$SOURCE"), ("order", "--run=$SOURCE", "--kind=policy")
+    orders = {
+        "its order": Made("order", live, replay),
+        "its order, from a small learner": Made("order", small, replay),
+        "order of another seed": Made("order", small, policy, shift=100),
+    }
+    order = bench.uniform(data__order="$MADE")
+    replayed = [replace(order, name=name, made=made) for name, made in orders.items()]
+    return Study(bench.data, (bench.uniform(),), (live, found, *replayed))
 
 
 def epochs(bench: Bench) -> Study:

@@ -57,7 +57,7 @@ class Work:
         later = [
             arm
             for study in flat
-            for arm in follow_ups(self.store, self._narrowed(study), self.seeds, self.preset.grid)
+            for arm in follow_ups(self.store, self.narrowed(study), self.seeds, self.preset.grid)
         ]
         found += [(arm, seed) for seed in self.seeds for arm in later]
         each = {arm.key(seed): (arm, seed) for arm, seed in reversed(found)}
@@ -68,7 +68,8 @@ class Work:
     def _wants(self, arm: Arm) -> bool:
         return not self.only or arm.name in self.only
 
-    def _narrowed(self, study: Study) -> Study:
+    def narrowed(self, study: Study) -> Study:
+        """``study`` with the arms that were asked for."""
         return replace(study, others=tuple(arm for arm in study.others if self._wants(arm)))
 
 
@@ -146,6 +147,9 @@ def work_of(given: argparse.Namespace) -> Work:
         [one for one in claim.studies(preset, sets, given.on) if wanted(one, given.data)]
         for claim in claims
     ]
+    flat = [study for studies in chosen for study in studies]
+    refuse_unknown("--data", given.data, {d for claim in claims for d in preset.data[claim.name]})
+    refuse_unknown("--only", given.only, {arm.name for study in flat for arm in study.arms})
     seeds = given.seeds or preset.seeds
     return Work(
         tuple(claims),
@@ -158,6 +162,13 @@ def work_of(given: argparse.Namespace) -> Work:
         tuple(given.only),
         part_of(given.part),
     )
+
+
+def refuse_unknown(flag: str, names: Sequence[str], there: set[str]) -> None:
+    """Raise ``ConfigError`` for names that are not among those that are there."""
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"{flag} {name}: there are {', '.join(sorted(there))}")
 
 
 def wanted(study: Study, names: Sequence[str]) -> bool:
@@ -182,7 +193,8 @@ def carried_out(given: argparse.Namespace) -> int:
     if not given.publish:
         with watched(quiet=False) as around:
             train_all(work, until(around, given.minutes))
-    for claim, studies in zip(work.claims, work.studies, strict=True):
+    for claim, whole in zip(work.claims, work.studies, strict=True):
+        studies = [work.narrowed(study) for study in whole]
         found = publish.claim_numbers(
             work.store, claim, studies, work.seeds, (work.name, work.preset), work.on
         )

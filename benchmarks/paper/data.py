@@ -5,6 +5,7 @@ true labels), ``both`` (pool and clean in one), ``validation`` (settings are cho
 labels). In all of them ``label`` is what is learned and ``truth`` what is right.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -57,7 +58,8 @@ def ready(data: Data, root: Path, source: Path) -> Path:
     begun.mkdir(parents=True)
     try:
         data.make(source, begun)
-        begun.rename(folder)
+        with contextlib.suppress(OSError):  # another process was first, with the same files
+            begun.rename(folder)
     finally:
         shutil.rmtree(begun, ignore_errors=True)
     return folder
@@ -87,7 +89,8 @@ def write_sets(
     mixed[rows["pool"]] = learned[rows["pool"]]
     both = np.concatenate([rows["pool"], rows["clean"]])
     for name, which in {**rows, "both": both}.items():
-        written(out / f"{name}.parquet", table.take(which), mixed[which], truth[which])
+        if len(which):
+            written(out / f"{name}.parquet", table.take(which), mixed[which], truth[which])
 
 
 def replaced(truth: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -148,7 +151,7 @@ def digit_images() -> tuple[list[bytes], np.ndarray]:
 
 
 def digits(noise: float, source: Path, out: Path) -> None:
-    """Digits with some of the labels replaced: 600 to learn, 200 clean, 100 and 200 to evaluate."""
+    """Digits with some of the labels replaced: 300 to learn, 100 clean, 50 and 100 to evaluate."""
     files, truth = digit_images()
     images = pa.array([{"bytes": file, "path": None} for file in files])
     columns = {"id": np.arange(len(truth)), "image": images, "label": truth}
@@ -157,10 +160,10 @@ def digits(noise: float, source: Path, out: Path) -> None:
     table = pa.table(columns).replace_schema_metadata({b"huggingface": about})
     place = np.arange(len(truth))
     rows = {
-        "pool": place[:600],
-        "clean": place[600:800],
-        "validation": place[800:900],
-        "test": place[900:1100],
+        "pool": place[:300],
+        "clean": place[300:400],
+        "validation": place[400:450],
+        "test": place[450:550],
     }
     write_sets(out, table, replaced(truth, noise, seed=0), rows)
 
@@ -258,7 +261,7 @@ DATA: Mapping[str, Data] = MappingProxyType(
             ),
             labelled(
                 "digits-noisy",
-                "600 of scikit-learn's digits, 40 % of the labels replaced; 200 others are clean",
+                "300 of scikit-learn's digits, 40 % of the labels replaced; 100 others are clean",
                 partial(digits, 0.4),
                 "$RUNS/data/digits-noisy/test.parquet",
             ),

@@ -51,8 +51,23 @@ def curves(axes: Axes, study: Mapping[str, Any]) -> None:
             for sign in (-1, 1)
         )
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        ended(axes, arm, colour)
     axes.set_xlabel("TFLOPs, everything counted")
     axes.set_ylabel(study["arms"][0]["metric"])
+
+
+def ended(axes: Axes, arm: Mapping[str, Any], colour: str) -> None:
+    """Where its follow-ups ended: a point where it had caught up, a cross of uniform at its
+    FLOPs.
+    """
+    for again, mark, shade in (
+        (arm["sooner"], "o", colour),
+        (arm["equal_compute"], "x", COLOURS[0]),
+    ):
+        if again is not None:
+            error = again["final"]["std"] or 0.0
+            spent = again["flops"]["full"] / 1e12
+            axes.errorbar([spent], [again["final"]["mean"]], yerr=error, fmt=mark, color=shade)
 
 
 def actors(axes: Axes, study: Mapping[str, Any]) -> None:

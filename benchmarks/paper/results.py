@@ -114,7 +114,7 @@ def paid_once(store: Store, arm: Arm, seeds: Sequence[int]) -> float:
     """FLOPs that went before and are not in the arm's own: the run its table or order is of."""
     if arm.made is None:
         return 0.0
-    source = summaries(store, arm.made.source, seeds)
+    source = summaries(store, arm.made.source, [arm.made.source_seed(seed) for seed in seeds])
     if arm.made.kind == "order":
         return fmean(one["flops"]["full"] for one in source)
     return fmean(one["flops"]["by_role"]["reference"]["pretrain"] for one in source)
@@ -133,6 +133,7 @@ def equal_compute(
         "steps": again.equal.steps,
         "command": again.equal.command(seeds[0]),
         "final": spread(finals).to_json() | {"by_seed": finals},
+        "flops": flops(uniform),
         "difference": paired_interval([mine - its for mine, its in pairs]).to_json(),
         "flops_over_arm": relative_flops(uniform, ours)["full"],
     }
@@ -157,7 +158,8 @@ def sooner(
             [mine - best for mine, best in zip(finals, bests, strict=True)]
         ).to_json(),
         "updates": again.sooner.steps / baseline.steps,
-        "flops": relative_flops(ours, base),
+        "flops": flops(ours),
+        "relative_flops": relative_flops(ours, base),
         "seconds": seconds(store, again.sooner, baseline, seeds),
     }
 

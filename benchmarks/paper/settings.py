@@ -10,7 +10,7 @@ from types import MappingProxyType
 from paper.arm import Flags
 
 
-AUGMENTED: Flags = {"data.flip": "", "data.crop-padding": "4"}
+AUGMENTED = {"data.flip": "", "data.crop-padding": "4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Preset:
     """The small model that scores, online and reference, unless a claim asks for another."""
     reference_actor: str = ""
     """The reference, where it is another model than the online one."""
-    reference_rate_ratio: float = 1.0
-    """The reference's learning rate over the learner's."""
+    reference_learning_rate: float | None = None
+    """Where it is not the learner's."""
     actors: tuple[str, ...]
     """Of C2: from the learner's own size down."""
     small_learner: str
@@ -49,7 +49,9 @@ class Preset:
     """Of C5's images with captions: learner, and actors."""
     pair_flags: Flags = field(default_factory=dict)
     flags: Flags = field(default_factory=dict)
-    """Further flags of every arm."""
+    """Further flags of every arm with labels."""
+    scoring: Flags = field(default_factory=dict)
+    """Further flags of every such arm that scores, such as another view or a memory bank."""
     data: Mapping[str, tuple[str, ...]]
     """The data sets of each claim, by the names in `paper.data`."""
     seeds: int = 3
@@ -78,7 +80,7 @@ CPU = Preset(
     learner="conv-32/2",
     actor="conv-4/2",
     reference_actor="conv-8/2",
-    reference_rate_ratio=2.5,
+    reference_learning_rate=5e-3,
     actors=("conv-16/2", "conv-8/2", "conv-4/2", "conv-2/2"),
     small_learner="conv-16/2",
     steps=520,
@@ -122,7 +124,8 @@ GPU = replace(
     says="one GPU, bf16, compiled, ViT-S/4 learner",
     learner="S/4",
     actor="mu-300/4",
-    reference_rate_ratio=1.0,
+    reference_actor="",
+    reference_learning_rate=None,
     actors=("S/4", "Ti/4", "mu-100/4", "mu-300/4", "mu-1000/4", "mu-2400/4"),
     small_learner="Ti/4",
     steps=8000,
@@ -182,7 +185,7 @@ CHECK = Preset(
     temperature=0.5,
     reference_steps=12,
     learning_rate=3e-3,
-    budgets=(0.5, 1.0, 1.5, 2.0),
+    budgets=(0.5, 1.0, 2.0),
     evaluations=4,
     checkpoints=2,
     rho_loss_steps=12,
@@ -198,7 +201,7 @@ CHECK = Preset(
     data=dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), ("digits-noisy",))
     | {"C5": ("digits-noisy", "pairs-moved"), "C7": ("digits-noisy",)},
     seeds=2,
-    grid=4,
+    grid=1,
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

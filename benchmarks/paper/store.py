@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ class Store:
             if self.summary(arm, seed) is not None:
                 return
             if arm.made is not None:
-                self.train(arm.made.source, seed, around)
+                self.train(arm.made.source, arm.made.source_seed(seed), around)
                 self.make(arm.made, seed)
             from superbatch import training  # slow to import
 
@@ -80,24 +81,27 @@ class Store:
                 return
             from superbatch.cli import main
 
-            summary = self.summary(made.source, seed)
+            source = made.source_seed(seed)
+            summary = self.summary(made.source, source)
             assert summary is not None  # the source has been trained
             trained = (summary["reference"] or {}).get("checkpoint", "")
             given = {
-                "$SOURCE": str(self.folder(made.source, seed)),
+                "$SOURCE": str(self.folder(made.source, source)),
                 "$REFERENCE": str(Path(trained).parents[1]) if trained else "",
             }
             words = [self.places.expand(word) for word in made.words]
             for name, path in given.items():
                 words = [word.replace(name, path) for word in words]
             out.parent.mkdir(parents=True, exist_ok=True)
-            if main([*words, f"--out={out}", "--json"]) != 0:
+            with contextlib.redirect_stdout(sys.stderr):
+                code = main([*words, f"--out={out}"])
+            if code != 0:
                 raise RunError(f"superbatch {' '.join(words)} failed, see above")
 
     def processor_seconds(self, arm: Arm, seed: int) -> float | None:
         """What the run and its reference took of the processor; None where a session was lost."""
         names = [arm.key(seed)]
-        config = arm.config(seed, self.places)
+        config = Config.model_validate(RunFolder.open(self.folder(arm, seed)).config())
         if trains_reference(config):
             names.append(reference_key(config))
         parts = [self._sessions(name) for name in names]
