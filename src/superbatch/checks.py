@@ -223,8 +223,8 @@ def check_reference(config: Config) -> None:
     if training.learning_rate is not None and made == "alongside":
         raise ConfigError(
             f"--reference-training.learning-rate {training.learning_rate:g} is for a reference "
-            "that is trained beforehand, and this one learns alongside; its rate is the learner's times "
-            "--reference-training.learning-rate-ratio"
+            "that is trained beforehand, and this one learns alongside; its rate is the learner's "
+            "times --reference-training.learning-rate-ratio"
         )
     if made == "past" and uses_reference(config) and config.select.criterion == "easy":
         raise ConfigError(
