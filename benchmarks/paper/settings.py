@@ -198,7 +198,7 @@ CHECK = Preset(
         "reference-training.steps": "8",
     },
     flags={"device": "cpu", "record.selection": "none"},
-    data=dict.fromkeys(("C1", "C2", "C3", "C4", "C6"), ("digits-noisy",))
+    data=dict.fromkeys(("GOAL", "C1", "C2", "C3", "C4", "C6"), ("digits-noisy",))
     | {"C5": ("digits-noisy", "pairs-moved"), "C7": ("digits-noisy",)},
     seeds=2,
     grid=1,
