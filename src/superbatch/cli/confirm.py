@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from superbatch.config import Config
-from superbatch.report.speedup import Comparison
+from superbatch.report.speedup import Comparison, RecipeSummary
 from superbatch.report.statistics import spread
 from superbatch.report.table import plus_minus
 from superbatch.run import RunFolder
@@ -35,23 +35,33 @@ def trials(comparison: Comparison, steps: int) -> list[Trial]:
     with every seed has nothing to confirm at fewer updates.
     """
     found = []
-    spent = {
-        recipe: fmean(
-            _full_flops(Path(r.run.folder)) for r in comparison.results if r.recipe == recipe
-        )
-        for recipe in {result.recipe for result in comparison.results}
-    }
-    assert comparison.baseline is not None
     for summary in comparison.summaries:
         if summary.is_baseline:
             continue
-        updates = summary.spreads["updates_to_baseline"].mean
-        if updates is not None and summary.reached == len(summary.seeds):
-            found.append(Trial("the baseline's best, sooner?", summary.recipe, round(updates)))
-        equal = round(steps * spent[summary.recipe] / spent[comparison.baseline])
+        updates = updates_to_confirm(summary)
+        if updates is not None:
+            found.append(Trial("the baseline's best, sooner?", summary.recipe, updates))
         question = f"as much compute as {summary.recipe}"
+        assert comparison.baseline is not None
+        equal = updates_of_equal_compute(comparison, summary.recipe, steps)
         found.append(Trial(question, comparison.baseline, equal))
     return found
+
+
+def updates_to_confirm(summary: RecipeSummary) -> int | None:
+    """Updates, mean over seeds, that reached the baseline's best; None unless every seed did."""
+    updates = summary.spreads["updates_to_baseline"].mean
+    reached = updates is not None and summary.reached == len(summary.seeds)
+    return round(updates) if updates is not None and reached else None
+
+
+def updates_of_equal_compute(comparison: Comparison, recipe: str, steps: int) -> int:
+    """Updates with which the baseline, ``steps`` long, spends what ``recipe`` did in full."""
+    spent = {
+        one: fmean(_full_flops(r.run.folder) for r in comparison.results if r.recipe == one)
+        for one in (recipe, comparison.baseline)
+    }
+    return round(steps * spent[recipe] / spent[comparison.baseline])
 
 
 def _full_flops(folder: Path) -> float:

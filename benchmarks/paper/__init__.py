@@ -1,0 +1,1 @@
+"""The paper's claims, one command each: ``python benchmarks/paper --list``."""

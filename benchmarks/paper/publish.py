@@ -1,0 +1,183 @@
+"""What is published of a claim: a JSON file, a figure, and a table for docs/results.md."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from paper.claims import Claim, Study
+from paper.results import epochs_to, study_numbers
+from paper.settings import Preset
+from paper.store import Store
+from superbatch.files import write_json
+from superbatch.report.scaling import fit_power_law
+
+
+def claim_numbers(
+    store: Store,
+    claim: Claim,
+    studies: Sequence[Study],
+    seeds: Sequence[int],
+    preset: tuple[str, Preset],
+    on: str,
+) -> dict[str, Any]:
+    """All that is published of a claim, as far as its runs have ended."""
+    name, settings = preset
+    found = []
+    for study in studies:
+        numbers = study_numbers(store, study, seeds, settings.grid)
+        if claim.figure == "budgets":
+            numbers["fits"] = fits(numbers["arms"])
+        if claim.name == "C7":
+            for shown in numbers["arms"]:
+                arm = next(one for one in study.arms if one.name == shown["name"])
+                shown["epochs_to"] = (
+                    [] if arm in study.uniform else epochs_to(store, study, arm, seeds)
+                )
+        found.append(numbers)
+    return {
+        "claim": claim.name,
+        "paper": {"where": f"{claim.paper}, {claim.where}", "says": claim.says},
+        "compares": claim.compares,
+        "preset": name,
+        "evaluated_on": on,
+        "command": f"python benchmarks/paper {claim.name} --preset {name} --runs RUNS",
+        "device": device(settings),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "studies": found,
+    }
+
+
+def device(preset: Preset) -> str:
+    """What the runs were made on, without a host's name."""
+    if preset.flags.get("device") == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()})"
+
+
+def fits(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The power law through what each criterion reached with every budget, over full FLOPs."""
+    found: dict[str, Any] = {}
+    for criterion in dict.fromkeys(arm["about"]["criterion"] for arm in arms):
+        own = [arm for arm in arms if arm["about"]["criterion"] == criterion]
+        points = [(arm["flops"]["full"], one["final"]) for arm in own for one in arm["by_seed"]]
+        x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
+        law = fit_power_law(x, y)
+        if law is not None:
+            grid = np.geomspace(x.min(), x.max(), 40)
+            found[criterion] = {
+                "offset": law.offset.to_json(),
+                "factor": law.factor.to_json(),
+                "exponent": law.exponent.to_json(),
+                "scale": law.scale,
+                "x": [float(f"{value:.6g}") for value in grid],
+                "y": [float(f"{value:.6g}") for value in law.at(grid)],
+            }
+    return found
+
+
+def write(found: Mapping[str, Any], out: Path) -> list[Path]:
+    """The numbers and the figure of a claim in ``out``."""
+    from paper.figures import write_figure  # matplotlib is slow to import
+
+    suffix = "" if found["preset"] == "cpu" else f"-{found['preset']}"
+    path = out / f"paper-{str(found['claim']).lower()}{suffix}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, found)
+    return [path, write_figure(found, path.with_suffix(".svg"))]
+
+
+HEAD = (
+    "| arm | final | difference to uniform | updates saved | FLOPs saved, paper / full "
+    "| TFLOPs, paper / full | at equal FLOPs | ended sooner | clean "
+    "| seconds over predicted, clock / processor |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The table of a claim, a part for each data set."""
+    lines = [f"### {found['claim']} ({found['paper']['where']})", "", found["paper"]["says"], ""]
+    for study in found["studies"]:
+        lines += [f"**{study['says']}**", "", HEAD, *map(row, study["arms"]), ""]
+        slow = [arm["name"] for arm in study["arms"] if arm["seconds"]["slower_than_predicted"]]
+        if slow:
+            lines += [
+                f"More than 1.15 times the seconds that FLOPs predict: {', '.join(slow)}.",
+                "",
+            ]
+        for name, fit in study.get("fits", {}).items():
+            lines.append(
+                f"- {name}: tends to {interval(fit['offset'], '{:.3f}')} with exponent "
+                f"{interval(fit['exponent'], '{:.2f}')}"
+            )
+        for arm in study["arms"]:
+            for target in arm.get("epochs_to", []):
+                times = spread(target, "{:.2f}")
+                of = f"{target['share']:.0%} of uniform's final accuracy"
+                lines.append(f"- {arm['name']}: {of} in {times} times fewer epochs")
+        if study["unfinished"]:
+            lines += ["", f"Not finished: {', '.join(study['unfinished'])}."]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def row(arm: Mapping[str, Any]) -> str:
+    """One arm of the table."""
+    is_baseline = arm["name"] == arm["baseline"]
+    clean = (arm["clean_share"] or {}).get("chosen")
+    paper, full = (value / 1e12 for value in arm["flops"].values())
+    saved = [spread(arm[f"compute_speedup_{name}"], "{:.0%}") for name in ("paper", "full")]
+    equal, sooner = arm["equal_compute"], arm["sooner"]
+    cells = [
+        arm["name"],
+        spread(arm["final"], "{:.4f}"),
+        "-" if is_baseline else interval(arm["difference"], "{:+.4f}"),
+        "-" if is_baseline else spread(arm["learner_speedup"], "{:.0%}"),
+        "-" if is_baseline else " / ".join(saved),
+        f"{paper:.3g} / {full:.3g}",
+        "-" if equal is None else interval(equal["difference"], "{:+.4f}"),
+        "-" if sooner is None else ended_sooner(sooner),
+        "-" if clean is None else f"{clean['mean']:.3f}",
+        "-" if is_baseline else over_predicted(arm["seconds"]),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def over_predicted(seconds: Mapping[str, Any]) -> str:
+    """Seconds over what FLOPs predict, by the clock and by the processor."""
+    both = (seconds["over_predicted"], seconds["processor_over_predicted"])
+    return " / ".join("?" if value is None else f"{value:.2f}" for value in both)
+
+
+def ended_sooner(sooner: Mapping[str, Any]) -> str:
+    """What the run that ended where it had caught up came to, of uniform's."""
+    return (
+        f"{interval(sooner['difference'], '{:+.4f}')} with {sooner['updates']:.0%} of updates, "
+        f"{sooner['relative_flops']['full']:.0%} of FLOPs, "
+        f"{sooner['seconds']['relative']:.0%} of seconds"
+    )
+
+
+def spread(value: Mapping[str, Any], form: str) -> str:
+    """Mean and deviation; "not by all" where a seed did not reach the target."""
+    if value["mean"] is None:
+        return "not by all"
+    deviation = "" if value["std"] is None else f" ± {form.replace('+', '').format(value['std'])}"
+    return form.format(value["mean"]) + deviation
+
+
+def interval(value: Mapping[str, Any], form: str) -> str:
+    """Mean and the ends of the interval."""
+    if value["mean"] is None:
+        return "-"
+    ends = (
+        ""
+        if value["low"] is None
+        else f" [{form.format(value['low'])}, {form.format(value['high'])}]"
+    )
+    return form.format(value["mean"]) + ends
