@@ -1,13 +1,13 @@
 """Actors of a Ray cluster, on this host or on many; weights go through its object store.
 
 Needs the extra ``[ray]``. Every host must have the same ``superbatch`` and see the data, and a
-reference, under the same paths.
+reference, under the same paths; relative ones begin in the learner's folder where a host has it.
 """
 
-import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -17,14 +17,11 @@ import torch
 from ray.exceptions import RayActorError, RayError
 
 from superbatch.actors.actor import Setup, Weights, on_host, weights_of
+from superbatch.actors.membership import Demands, Room, first_line, from_here, join, leave
 from superbatch.actors.news import Crashed, Died, Found, News, Ready
-from superbatch.errors import RunError, SuperbatchError
+from superbatch.errors import SuperbatchError
 from superbatch.learner import Learner
 from superbatch.types import Role
-
-
-LOCAL = "local"
-"""Where no cluster is named: Ray on this host, for as long as the run lasts."""
 
 
 @dataclass(frozen=True)
@@ -33,29 +30,6 @@ class Published:
 
     step: int
     weights: list[Any]
-
-
-@dataclass(frozen=True)
-class Demands:
-    """What a host must have free for an actor."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    """Also a part of one, for actors that share it."""
-    resource: str | None = None
-    """Only hosts that were started with this custom resource; none: any."""
-
-    def options(self) -> dict[str, Any]:
-        """The same for Ray, which replaces nothing: who does also knows what was lost."""
-        return {
-            "num_cpus": self.cpus,
-            "num_gpus": self.gpus,
-            "resources": {self.resource: _A_LITTLE} if self.resource else {},
-            "max_restarts": 0,
-        }
-
-
-_A_LITTLE = 1e-3  # of a resource that stands for a kind of host: an actor uses none of it up
 
 
 @final
@@ -77,8 +51,9 @@ class Cluster:
         address: str | None = None,
         threads: int = 1,
     ) -> None:
-        self._joined = join(address)
-        self._setup = ray.put(setup)
+        self._joined = join(address, demands)
+        self._room = Room(demands)
+        self._setup = ray.put(from_here(setup))
         self._roles = tuple(weights)
         self._threads = threads
         self._kind: Any = ray.remote(_Host).options(**demands.options())
@@ -91,6 +66,7 @@ class Cluster:
         handle = self._kind.remote(actor, self._setup, self._threads)
         self._handles[actor] = handle
         self._pending[handle.ready.remote()] = actor
+        self._room.look(len(self._handles))
 
     def ask(self, actor: int, number: int) -> None:
         """See ``Transport.ask``."""
@@ -150,39 +126,11 @@ def writable(found: Found) -> Found:
     )
 
 
-def join(address: str | None) -> bool:
-    """Connect to the cluster at ``address``, or start one here; False if connected already.
-
-    Raises ``RunError`` where there is no cluster.
-    """
-    if ray.is_initialized():
-        return False
-    try:
-        ray.init(
-            address=address or LOCAL,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,  # what an actor met is told once, by the run
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(
-            f"there is no Ray cluster at {address} ({first_line(error)}); start one with "
-            "ray start --head on a host, or leave --ray.address out for a Ray of this host alone"
-        ) from error
-    return True
-
-
-def leave(joined: bool, handles: Sequence[Any]) -> None:
-    """End the actors of ``handles`` and, if ``joined``, what connects to the cluster."""
-    for handle in handles:
-        ray.kill(handle, no_restart=True)
-    if joined:
-        ray.shutdown()
-
-
-def first_line(error: BaseException) -> str:
-    """What is wrong, without Ray's advice."""
-    return str(error).strip().partition("\n")[0]
+def lent(array: np.ndarray) -> torch.Tensor:
+    """``array`` where it lies, in the memory that a host's actors share; only to be read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 class _Host:
@@ -219,7 +167,7 @@ class _Host:
         with torch.no_grad():
             for role, tensors in self._working.weights.items():
                 for name, tensor in tensors.items():
-                    tensor.copy_(torch.tensor(arrays[role][name]))  # a copy: see `writable`
+                    tensor.copy_(lent(arrays[role][name]))
 
     def _crashed(self, number: int | None, error: Exception) -> Crashed:
         known = error if isinstance(error, SuperbatchError) else None

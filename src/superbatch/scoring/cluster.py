@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
-from superbatch.actors.ray import Demands, first_line, join, leave
+from superbatch.actors.membership import Demands, Room, first_line, from_here, join, leave
 from superbatch.config import RaySettings
 from superbatch.errors import RunError, SuperbatchError
 from superbatch.scoring.blocks import Job, Parts, score
@@ -36,8 +36,8 @@ def score_on_ray(
     finish. An actor that is lost is replaced and its block scored again. Raises the first actor's
     error, or ``RunError`` where a block's actors are lost three times; finished blocks stay.
     """
-    joined = join(settings.address)
     demands = Demands(settings.cpus, settings.gpus, settings.resource)
+    joined, room = join(settings.address, demands), Room(demands)
     actor: Any = ray.remote(_Scorer).options(**demands.options())
     left, lost = list(reversed(numbers)), dict.fromkeys(numbers, 0)
     busy: dict[Any, tuple[Any, int]] = {}
@@ -46,9 +46,10 @@ def score_on_ray(
         if left:
             number = left.pop()
             busy[handle.score.remote(number)] = (handle, number)
+            room.look(len(busy))
 
     try:
-        stored = ray.put(setup)
+        stored = ray.put(from_here(setup))
         for _ in range(min(count, len(numbers))):
             begin(actor.remote(stored))
         while busy:
@@ -56,7 +57,7 @@ def score_on_ray(
             handle, number = busy.pop(done)
             try:
                 outcome = ray.get(done)
-            except RayActorError as error:
+            except RayError as error:  # its actor, or what it had found, is gone
                 lost[number] += 1
                 if lost[number] == LOST_IN_VAIN:
                     raise RunError(

@@ -1,0 +1,172 @@
+"""A Ray cluster as who computes on it meets it: joining, leaving, and whether it has room."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, final
+from urllib.parse import urlsplit
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import AuthenticationError, RayError
+
+from superbatch.errors import RunError
+
+
+T = TypeVar("T")
+
+LOCAL = "local"
+"""Where no cluster is named: Ray on this host, for as long as the run lasts."""
+
+ANSWERS_WITHIN = 5.0
+"""Seconds for a cluster to take a connection; Ray itself would try for minutes."""
+
+_A_LITTLE = 1e-3  # of a resource that stands for a kind of host: an actor uses none of it up
+_LOG = logging.getLogger("superbatch.actors")
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a host must have free for an actor."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """Also a part of one, for actors that share it."""
+    resource: str | None = None
+    """Only hosts that were started with this custom resource; none: any."""
+
+    def options(self) -> dict[str, Any]:
+        """The same for Ray, which replaces nothing: who does also knows what was lost."""
+        return {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+            "resources": {self.resource: _A_LITTLE} if self.resource else {},
+            "max_restarts": 0,
+        }
+
+    def room(self, host: dict[str, float]) -> int:
+        """How many actors fit on a ``host`` with so much of each of Ray's resources."""
+        if self.resource and host.get(self.resource, 0.0) < _A_LITTLE:
+            return 0
+        by_cpus, gpus = times(host.get("CPU", 0.0), self.cpus), host.get("GPU", 0.0)
+        if 0 < self.gpus < 1:  # a part of one, and never parts of two
+            return min(by_cpus, int(gpus) * times(1.0, self.gpus))
+        return min(by_cpus, times(gpus, self.gpus))
+
+    def __str__(self) -> str:
+        said = [f"--ray.cpus {self.cpus:g}", f"--ray.gpus {self.gpus:g}"]
+        return ", ".join(said + ([f"--ray.resource {self.resource}"] if self.resource else []))
+
+
+_FINEST = 1e-4  # of a resource, as Ray counts: so 0.1 is ten times in 1
+_MANY = 1_000_000
+
+
+def times(has: float, needs: float) -> int:
+    """How often what ``needs`` so much of something can have it of what there is."""
+    return round(has / _FINEST) // round(needs / _FINEST) if needs else _MANY
+
+
+@final
+class Room:
+    """What a cluster has room for; says so, once each time that it changes, where it lacks some."""
+
+    def __init__(self, demands: Demands) -> None:
+        self._demands = demands
+        self._said: tuple[int, int] | None = None
+
+    def look(self, wanted: int) -> None:
+        """See whether the hosts there are can have ``wanted`` actors."""
+        found = min(room(self._demands), wanted)
+        if found < wanted and self._said != (found, wanted):
+            self._said = (found, wanted)
+            _LOG.warning(
+                "the Ray cluster has room for %d of %d actors (%s); the others wait for hosts to "
+                "join it (ray start --address HOST:PORT%s)",
+                *(found, wanted, self._demands),
+                f""" --resources '{{"{self._demands.resource}": 1}}'"""
+                if self._demands.resource
+                else "",
+            )
+
+
+def room(demands: Demands) -> int:
+    """How many actors the hosts of the cluster can have at once."""
+    return sum(demands.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def join(address: str | None, demands: Demands) -> bool:
+    """Connect to the cluster at ``address``, or start one here; False if connected already.
+
+    Raises ``RunError`` where there is no cluster, or this host alone can never meet ``demands``.
+    """
+    if ray.is_initialized():
+        return False
+    try:
+        if address is not None:
+            _knock(address)
+        ray.init(
+            address=address or LOCAL,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,  # what an actor met is told once, by the run
+            logging_level=logging.ERROR,
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise RunError(_why_not(address, error)) from error
+    if address is None and room(demands) == 0:
+        ray.shutdown()
+        raise RunError(
+            f"this host can have no actor that needs so much ({demands}); ask for less, or join "
+            "hosts that have it to a cluster and name it with --ray.address"
+        )
+    return True
+
+
+def _knock(address: str) -> None:
+    """Raise what is wrong at once where nobody answers."""
+    found = address if "://" in address else canonicalize_bootstrap_address(address)
+    where = urlsplit(found if "://" in found else f"//{found}")
+    socket.create_connection((where.hostname, where.port), timeout=ANSWERS_WITHIN).close()
+
+
+def _why_not(address: str | None, error: BaseException) -> str:
+    if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
+        return (
+            f"the Ray cluster at {address} takes only who has its token; export "
+            "RAY_AUTH_MODE=token, and have the ~/.ray/auth_token of its head on every host"
+        )
+    if address is None:
+        return f"Ray does not start on this host: {first_line(error)}"
+    return (
+        f"there is no Ray cluster at {address} ({first_line(error)}); start one with "
+        "ray start --head, join this and other hosts to it with ray start --address HOST:PORT, or "
+        "leave --ray.address out for a Ray of this host alone"
+    )
+
+
+def leave(joined: bool, handles: Sequence[Any]) -> None:
+    """End the actors of ``handles`` and, if ``joined``, what connects to the cluster."""
+    for handle in handles:
+        ray.kill(handle, no_restart=True)
+    if joined:
+        ray.shutdown()
+
+
+def first_line(error: BaseException) -> str:
+    """What is wrong, without Ray's advice."""
+    return str(error).strip().partition("\n")[0]
+
+
+def from_here(setup: Callable[[], T]) -> Callable[[], T]:
+    """``setup`` for a host whose Ray was started elsewhere: paths begin here, there too."""
+    return partial(_from, Path.cwd(), setup)
+
+
+def _from(folder: Path, setup: Callable[[], T]) -> T:
+    if folder.is_dir():
+        os.chdir(folder)  # an actor has its process to itself
+    return setup()
