@@ -96,7 +96,8 @@ class Room:
 
 def room(demands: Demands) -> int:
     """How many actors the hosts of the cluster can have at once."""
-    return sum(demands.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(demands.room(node["Resources"]) for node in nodes if node["Alive"])
 
 
 def join(address: str | None, demands: Demands) -> bool:
@@ -128,9 +129,10 @@ def join(address: str | None, demands: Demands) -> bool:
 
 def _knock(address: str) -> None:
     """Raise what is wrong at once where nobody answers."""
-    found = address if "://" in address else canonicalize_bootstrap_address(address)
-    where = urlsplit(found if "://" in found else f"//{found}")
-    socket.create_connection((where.hostname, where.port), timeout=ANSWERS_WITHIN).close()
+    if "://" not in address:
+        address = f"//{canonicalize_bootstrap_address(address)}"  # what "auto" finds, for example
+    where = urlsplit(address)
+    socket.create_connection((where.hostname or "", where.port or 0), ANSWERS_WITHIN).close()
 
 
 def _why_not(address: str | None, error: BaseException) -> str:
