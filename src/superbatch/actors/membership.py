@@ -1,5 +1,6 @@
 """A Ray cluster as who computes on it meets it: joining, leaving, and whether it has room."""
 
+import json
 import logging
 import os
 import socket
@@ -77,21 +78,21 @@ class Room:
 
     def __init__(self, demands: Demands) -> None:
         self._demands = demands
-        self._said: tuple[int, int] | None = None
+        self._lack: tuple[int, int] | None = None
 
     def look(self, wanted: int) -> None:
         """See whether the hosts there are can have ``wanted`` actors."""
-        found = min(room(self._demands), wanted)
-        if found < wanted and self._said != (found, wanted):
-            self._said = (found, wanted)
+        found = room(self._demands)
+        lack = (found, wanted) if found < wanted else None
+        if lack is not None and lack != self._lack:
+            like = self._demands.resource
             _LOG.warning(
                 "the Ray cluster has room for %d of %d actors (%s); the others wait for hosts to "
                 "join it (ray start --address HOST:PORT%s)",
                 *(found, wanted, self._demands),
-                f""" --resources '{{"{self._demands.resource}": 1}}'"""
-                if self._demands.resource
-                else "",
+                f" --resources '{json.dumps({like: 1})}'" if like else "",
             )
+        self._lack = lack
 
 
 def room(demands: Demands) -> int:

@@ -53,6 +53,7 @@ class Cluster:
     ) -> None:
         self._joined = join(address, demands)
         self._room = Room(demands)
+        self._came = False  # actors, since room was last looked for
         self._setup = ray.put(from_here(setup))
         self._roles = tuple(weights)
         self._threads = threads
@@ -66,7 +67,7 @@ class Cluster:
         handle = self._kind.remote(actor, self._setup, self._threads)
         self._handles[actor] = handle
         self._pending[handle.ready.remote()] = actor
-        self._room.look(len(self._handles))
+        self._came = True
 
     def ask(self, actor: int, number: int) -> None:
         """See ``Transport.ask``."""
@@ -77,6 +78,9 @@ class Cluster:
         if not self._pending:
             time.sleep(min(seconds, _NOBODY_WORKS))
             return None
+        if self._came:
+            self._room.look(len(self._handles))
+            self._came = False
         done, _ = ray.wait(list(self._pending), num_returns=1, timeout=max(seconds, 0.0))
         if not done:
             return None

@@ -46,13 +46,13 @@ def score_on_ray(
         if left:
             number = left.pop()
             busy[handle.score.remote(number)] = (handle, number)
-            room.look(len(busy))
 
     try:
         stored = ray.put(from_here(setup))
         for _ in range(min(count, len(numbers))):
             begin(actor.remote(stored))
         while busy:
+            room.look(len(busy))
             (done,), _ = ray.wait(list(busy), num_returns=1)
             handle, number = busy.pop(done)
             try:
