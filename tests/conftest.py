@@ -1,7 +1,6 @@
 """What several tests need."""
 
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -53,10 +52,11 @@ def ray_hosts():
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="ray")  # short: Ray's sockets are there, with long names
+    # Ray's sockets are in it, with long names, and what it writes when it ends.
+    folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
     quick = {"health_check_period_ms": 700, "health_check_failure_threshold": 3}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAY_TMPDIR", folder)
+    with folder as place, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_TMPDIR", place)
         hosts = Cluster(
             initialize_head=True,
             head_node_args={
@@ -71,7 +71,6 @@ def ray_hosts():
         yield hosts
         ray.shutdown()
         hosts.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_a_cluster_that_wants_a_token_says_what_to_do(alone):
         raise ConnectionError("it failed") from RuntimeError("RPC error: InvalidAuthToken: none")
 
     alone.setattr(membership.ray, "init", refuse)
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("", 0)) as server:  # on every address that this host has
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(RunError, match=r"its token; export RAY_AUTH_MODE=token"):
             join(address, Demands())

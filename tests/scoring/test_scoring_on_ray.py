@@ -51,6 +51,7 @@ def test_an_actor_killed_in_the_middle_of_a_block_changes_nothing(on_ray, tmp_pa
     same(parts.folder, whole.folder)
 
 
+@pytest.mark.slow
 def test_a_block_that_always_kills_ends_the_work_and_finished_ones_stay(on_ray, tmp_path):
     (tmp_path / "27").write_text("die always")  # in the second block
     with pytest.raises(RunError, match=r"block 1 lost its actor 3 times .* the same command"):
@@ -71,6 +72,7 @@ def test_what_an_actor_meets_is_said(on_ray, tmp_path, order, error, message):
         on_ray((0,))
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_table_of_one_process(apart, tmp_path, monkeypatch, capsys):
     model = build_model("mu-2400/4", image_size=8, channels=1, classes=10, seed=0)
     about = {"task": "classification", "model": "mu-2400/4", "image_size": 8}

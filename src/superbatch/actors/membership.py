@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 
 from superbatch.errors import RunError
 
@@ -117,7 +117,7 @@ def join(address: str | None, demands: Demands) -> bool:
             log_to_driver=False,  # what an actor met is told once, by the run
             logging_level=logging.ERROR,
         )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises many kinds, a bare one where it starts too slowly
         raise RunError(_why_not(address, error)) from error
     if address is None and room(demands) == 0:
         ray.shutdown()
