@@ -113,16 +113,31 @@ def test_what_a_cluster_lacks_is_said_once_until_it_changes(monkeypatch, caplog)
     ]
     monkeypatch.setattr(membership.ray, "nodes", lambda: hosts)
     caplog.set_level(logging.WARNING)
-    room = Room(Demands(resource="scorer"))
-    room.look(3)
+    seconds = [0.0]
+    room = Room(Demands(resource="scorer"), lambda: seconds[0])
+
+    def look():
+        room.look(3)
+        seconds[0] += membership.LOOK_AGAIN
+
+    look()
     assert not caplog.messages
+    hosts[2]["Alive"] = False
+    look()
+    look()
+    hosts[1]["Alive"] = False
+    look()
+    hosts[1]["Alive"] = hosts[2]["Alive"] = True
+    look()
+    hosts[1]["Alive"] = False
+    look()
     hosts[2]["Alive"] = False
     room.look(3)
     room.look(3)
-    hosts[1]["Alive"] = False
-    room.look(3)
     said = [message.partition("(")[0] for message in caplog.messages]
-    assert said == [f"the Ray cluster has room for {number} of 3 actors " for number in (2, 0)]
+    assert said == [
+        f"the Ray cluster has room for {number} of 3 actors " for number in (2, 0, 1, 0)
+    ]
     assert """ray start --address HOST:PORT --resources '{"scorer": 1}'""" in caplog.messages[0]
 
 

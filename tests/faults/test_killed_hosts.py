@@ -14,13 +14,14 @@ def lines(path):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # hosts start slowly on a machine that is busy
 def test_hosts_that_are_killed_change_no_count(apart, tmp_path, caplog):
     written = tmp_path / "run" / "metrics.jsonl"
     through = training.start(config(tmp_path / "through", actors={"kind": "inline"}))

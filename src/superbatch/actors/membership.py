@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,9 @@ LOCAL = "local"
 
 ANSWERS_WITHIN = 5.0
 """Seconds for a cluster to take a connection; Ray itself would try for minutes."""
+
+LOOK_AGAIN = 5.0
+"""Seconds after which who waits sees again what hosts there are: a dead one is missed late."""
 
 _A_LITTLE = 1e-3  # of a resource that stands for a kind of host: an actor uses none of it up
 _LOG = logging.getLogger("superbatch.actors")
@@ -76,12 +80,17 @@ def times(has: float, needs: float) -> int:
 class Room:
     """What a cluster has room for; says so, once each time that it changes, where it lacks some."""
 
-    def __init__(self, demands: Demands) -> None:
+    def __init__(self, demands: Demands, now: Callable[[], float] = time.monotonic) -> None:
         self._demands = demands
+        self._now = now
+        self._next = now()
         self._lack: tuple[int, int] | None = None
 
     def look(self, wanted: int) -> None:
-        """See whether the hosts there are can have ``wanted`` actors."""
+        """See whether the hosts there are can have ``wanted`` actors, if it is time to."""
+        if self._now() < self._next:
+            return
+        self._next = self._now() + LOOK_AGAIN
         found = room(self._demands)
         lack = (found, wanted) if found < wanted else None
         if lack is not None and lack != self._lack:

@@ -17,7 +17,15 @@ import torch
 from ray.exceptions import RayActorError, RayError
 
 from superbatch.actors.actor import Setup, Weights, on_host, weights_of
-from superbatch.actors.membership import Demands, Room, first_line, from_here, join, leave
+from superbatch.actors.membership import (
+    LOOK_AGAIN,
+    Demands,
+    Room,
+    first_line,
+    from_here,
+    join,
+    leave,
+)
 from superbatch.actors.news import Crashed, Died, Found, News, Ready
 from superbatch.errors import SuperbatchError
 from superbatch.learner import Learner
@@ -53,12 +61,12 @@ class Cluster:
     ) -> None:
         self._joined = join(address, demands)
         self._room = Room(demands)
-        self._came = False  # actors, since room was last looked for
         self._setup = ray.put(from_here(setup))
         self._roles = tuple(weights)
         self._threads = threads
         self._kind: Any = ray.remote(_Host).options(**demands.options())
         self._handles: dict[int, Any] = {}
+        self._beginning: set[int] = set()  # who may be waiting for room
         self._pending: dict[Any, int] = {}  # who is to answer, oldest request first
         self._published = self._put(step, weights)
 
@@ -67,7 +75,7 @@ class Cluster:
         handle = self._kind.remote(actor, self._setup, self._threads)
         self._handles[actor] = handle
         self._pending[handle.ready.remote()] = actor
-        self._came = True
+        self._beginning.add(actor)
 
     def ask(self, actor: int, number: int) -> None:
         """See ``Transport.ask``."""
@@ -78,13 +86,14 @@ class Cluster:
         if not self._pending:
             time.sleep(min(seconds, _NOBODY_WORKS))
             return None
-        if self._came:
+        if self._beginning:
             self._room.look(len(self._handles))
-            self._came = False
+            seconds = min(seconds, LOOK_AGAIN)
         done, _ = ray.wait(list(self._pending), num_returns=1, timeout=max(seconds, 0.0))
         if not done:
             return None
         actor = self._pending.pop(done[0])
+        self._beginning.discard(actor)
         try:
             news: News = ray.get(done[0])
         except RayActorError as error:
@@ -96,6 +105,7 @@ class Cluster:
     def end(self, actor: int) -> None:
         """See ``Transport.end``."""
         ray.kill(self._handles.pop(actor), no_restart=True)
+        self._beginning.discard(actor)
         self._pending = {ref: other for ref, other in self._pending.items() if other != actor}
 
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:

@@ -11,7 +11,15 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from superbatch.actors.membership import Demands, Room, first_line, from_here, join, leave
+from superbatch.actors.membership import (
+    LOOK_AGAIN,
+    Demands,
+    Room,
+    first_line,
+    from_here,
+    join,
+    leave,
+)
 from superbatch.config import RaySettings
 from superbatch.errors import RunError, SuperbatchError
 from superbatch.scoring.blocks import Job, Parts, score
@@ -53,18 +61,16 @@ def score_on_ray(
             begin(actor.remote(stored))
         while busy:
             room.look(len(busy))
-            (done,), _ = ray.wait(list(busy), num_returns=1)
-            handle, number = busy.pop(done)
+            done, _ = ray.wait(list(busy), num_returns=1, timeout=LOOK_AGAIN)
+            if not done:
+                continue
+            handle, number = busy.pop(done[0])
             try:
-                outcome = ray.get(done)
+                outcome = ray.get(done[0])
             except RayError as error:  # its actor, or what it had found, is gone
                 lost[number] += 1
                 if lost[number] == LOST_IN_VAIN:
-                    raise RunError(
-                        f"block {number} lost its actor {LOST_IN_VAIN} times "
-                        f"({first_line(error)}); give the same command again to go on from the "
-                        "finished blocks, perhaps with a smaller --batch-size"
-                    ) from error
+                    raise RunError(_in_vain(number, error)) from error
                 left.append(number)
                 handle = actor.remote(stored)
             else:
@@ -72,6 +78,13 @@ def score_on_ray(
             begin(handle)
     finally:
         leave(joined, [handle for handle, _ in busy.values()])
+
+
+def _in_vain(number: int, error: RayError) -> str:
+    return (
+        f"block {number} lost its actor {LOST_IN_VAIN} times ({first_line(error)}); give the same "
+        "command again to go on from the finished blocks, perhaps with a smaller --batch-size"
+    )
 
 
 def _keep(parts: Parts, number: int, outcome: Any, progress: Callable[[int], None]) -> None:
