@@ -1,6 +1,8 @@
 """What several tests need."""
 
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 import jaxtyping
@@ -38,3 +40,55 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set SUPERBATCH_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_hosts():
+    """A Ray cluster of one host that all tests of a process share, and to which they add others.
+
+    It takes seconds to start. A host that dies is missed after two, and not after a quarter of a
+    minute as outside of tests.
+    """
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    # Ray's sockets are in it, with long names, and what it writes when it ends.
+    folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+    quick = {"health_check_period_ms": 700, "health_check_failure_threshold": 3}
+    with folder as place, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_TMPDIR", place)
+        hosts = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 2,
+                "num_gpus": 1,  # as far as it says
+                "resources": {"head": 1},
+                "include_dashboard": False,
+                "_system_config": quick,
+            },
+        )
+        join_as_test(hosts.address)
+        yield hosts
+        ray.shutdown()
+        hosts.shutdown()
+
+
+@pytest.fixture
+def apart(ray_hosts):
+    """``ray_hosts``, of which this process is not a part, as a user's is not before a run."""
+    ray = pytest.importorskip("ray")
+    ray.shutdown()
+    yield ray_hosts
+    join_as_test(ray_hosts.address)
+
+
+def join_as_test(address):
+    """Connect to a cluster, whose actors then see what tests see."""
+    import ray
+
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
+    )

@@ -97,7 +97,8 @@ def transport_of(
 
 def cluster_of(config: Config, step: int, weights: Weights) -> Transport:
     """Actors of a Ray cluster, on whose hosts there may be other devices than here."""
-    from superbatch.actors.ray import Cluster, Demands  # needs the extra [ray]
+    from superbatch.actors.membership import Demands  # needs the extra [ray]
+    from superbatch.actors.ray import Cluster
 
     settings = config.ray
     device = config.actors.device or ("cuda" if settings.gpus else "cpu")

@@ -25,7 +25,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from superbatch import launch
-from superbatch.actors.ray import first_line, join, leave
+from superbatch.actors.membership import first_line, join, leave
 from superbatch.config import Config
 from superbatch.distributed import is_main, world
 from superbatch.errors import RunError, Stopped, SuperbatchError

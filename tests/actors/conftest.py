@@ -1,8 +1,6 @@
 """What tests of actors in processes need."""
 
 import multiprocessing
-import os
-import sys
 
 import pytest
 
@@ -16,19 +14,3 @@ def server_of_processes():
     first = context.Process(target=int)
     first.start()
     first.join()
-
-
-@pytest.fixture(scope="session")
-def one_ray():
-    """A Ray of this host that all tests of a process share: it takes seconds to start."""
-    ray = pytest.importorskip("ray")
-    ray.init(
-        address="local",  # whatever cluster this host may have been part of
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
-    )
-    yield
-    ray.shutdown()

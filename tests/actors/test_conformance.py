@@ -28,7 +28,7 @@ def by_processes(setup, online):
 
 def by_ray(setup, online):
     cluster = pytest.importorskip("superbatch.actors.ray")
-    demands = cluster.Demands(cpus=0.5)
+    demands = cluster.Demands(cpus=0.5, gpus=0.25, resource="head")
     return cluster.Cluster(setup, 0, weights_of({"online": online}), demands=demands)
 
 
@@ -42,7 +42,7 @@ KILLS = {by_processes: 20, by_ray: 3}
 @pytest.fixture(params=sorted(KINDS))
 def kind(request):
     if request.param == "ray":
-        request.getfixturevalue("one_ray")
+        request.getfixturevalue("ray_hosts")
     return KINDS[request.param]
 
 
@@ -120,6 +120,21 @@ def test_weights_are_whole_never_older_than_allowed_and_never_go_back(kind, fold
         for step, scored in run.turns(pause=0.002):
             assert 0 <= step - 1 - scored.weights_step <= staleness
             assert scored.losses["online"].tolist() == [scored.weights_step] * SIZE
+
+
+def test_what_is_ready_is_known_before_it_is_asked_for(kind, folder):
+    with Run(kind, folder, steps=3, max_staleness=0) as run:
+        turns = iter(run.actors)
+        next(turns)
+        assert not run.actors.ready()  # the second may not begin before the weights after step 1
+        fill(run.online, 1)
+        run.actors.publish(1, {"online": run.online})
+        deadline = time.monotonic() + 60
+        while not run.actors.ready() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert run.actors.ready()
+        assert next(turns).weights_step == 1
+        assert not run.actors.ready()
 
 
 def test_actors_do_not_run_ahead_of_a_learner_that_is_slow(kind, folder):

@@ -14,8 +14,15 @@ from superbatch.surroundings import Surroundings
 
 
 TINY = "mu-2400/4"
-KINDS = ["process"]
+KINDS = ["process", "ray"]
 """The kinds of actors elsewhere; see test_conformance.py."""
+
+
+@pytest.fixture(autouse=True)
+def hosts_of(request):
+    """Ray's, where it is to score."""
+    if request.node.callspec.params["kind"] == "ray":
+        request.getfixturevalue("ray_hosts")
 
 
 REPLAY = {
@@ -78,17 +85,20 @@ def outcome(folder):
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+RUNS = [
+    ("classact", {}),
+    ("classact", {"score_view": "plain", "select": {"bank_super_batches": 3}}),
+    ("classact", {"select": REPLAY}),
+    ("classact_online", {"reference_training": {"batch_multiple": 2}}),
+    ("rho_loss", {"optimise": {"ema_decay": 0.9}}),
+    ("uniform", {}),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "sections"),
-    [
-        ("classact", {}),
-        ("classact", {"score_view": "plain", "select": {"bank_super_batches": 3}}),
-        ("classact", {"select": REPLAY}),
-        ("classact_online", {"reference_training": {"batch_multiple": 2}}),
-        ("rho_loss", {"optimise": {"ema_decay": 0.9}}),
-        ("uniform", {}),
-    ],
+    ("kind", "name", "sections"),
+    # What a super-batch is scored with is the actor's business, and not of what carries it there.
+    [("process", *run) for run in RUNS] + [("ray", *RUNS[0]), ("ray", *RUNS[3])],
 )
 def test_in_step_it_is_the_same_run(kind, name, sections, tmp_path):
     training.start(config(name, tmp_path / "here", **sections))
@@ -99,7 +109,7 @@ def test_in_step_it_is_the_same_run(kind, name, sections, tmp_path):
         assert there[part] == value, part
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[:1])
 def test_it_goes_on_where_it_was_stopped(kind, tmp_path):
     bank = {"select": {"bank_super_batches": 3, "temperature": 0.5}}
     training.start(config("classact", tmp_path / "through", **bank))

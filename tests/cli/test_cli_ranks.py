@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -156,15 +155,6 @@ def test_a_run_that_goes_on_takes_only_where_its_ranks_are(tmp_path, capsys, mon
     for flags in ((), BY_RAY, (*BY_RAY, "--ranks.gpus", "1", "--ray.address", "auto")):
         assert main([*words, *flags]) == 0
         assert json.loads(capsys.readouterr().out) == {"steps": 7}
-
-
-def test_an_address_where_nobody_is_is_a_sentence_at_once():
-    cluster = pytest.importorskip("superbatch.actors.ray")
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
-        address = "{}:{}".format(*nobody.getsockname())
-        with pytest.raises(RunError, match=f"there is no Ray cluster at {address}"):
-            cluster.refuse_unanswered(address)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """Actors of a Ray cluster, on this host or on many; weights go through its object store.
 
 Needs the extra ``[ray]``. Every host must have the same ``superbatch`` and see the data, and a
-reference, under the same paths.
+reference, under the same paths; relative ones begin in the learner's folder where a host has it.
 """
 
-import logging
-import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -18,14 +17,19 @@ import torch
 from ray.exceptions import RayActorError, RayError
 
 from superbatch.actors.actor import Setup, Weights, on_host, weights_of
+from superbatch.actors.membership import (
+    LOOK_AGAIN,
+    Demands,
+    Room,
+    first_line,
+    from_here,
+    join,
+    leave,
+)
 from superbatch.actors.news import Crashed, Died, Found, News, Ready
-from superbatch.errors import RunError, SuperbatchError
+from superbatch.errors import SuperbatchError
 from superbatch.learner import Learner
 from superbatch.types import Role
-
-
-LOCAL = "local"
-"""Where no cluster is named: Ray on this host, for as long as the run lasts."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +38,6 @@ class Published:
 
     step: int
     weights: list[Any]
-
-
-@dataclass(frozen=True)
-class Demands:
-    """What a host must have free for an actor."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    """Also a part of one, for actors that share it."""
-    resource: str | None = None
-    """Only hosts that were started with this custom resource; none: any."""
-
-    def options(self) -> dict[str, Any]:
-        """The same for Ray, which replaces nothing: who does also knows what was lost."""
-        return {
-            "num_cpus": self.cpus,
-            "num_gpus": self.gpus,
-            "resources": {self.resource: _A_LITTLE} if self.resource else {},
-            "max_restarts": 0,
-        }
-
-
-_A_LITTLE = 1e-3  # of a resource that stands for a kind of host: an actor uses none of it up
 
 
 @final
@@ -78,12 +59,14 @@ class Cluster:
         address: str | None = None,
         threads: int = 1,
     ) -> None:
-        self._joined = join(address)
-        self._setup = ray.put(setup)
+        self._joined = join(address, demands)
+        self._room = Room(demands)
+        self._setup = ray.put(from_here(setup))
         self._roles = tuple(weights)
         self._threads = threads
         self._kind: Any = ray.remote(_Host).options(**demands.options())
         self._handles: dict[int, Any] = {}
+        self._beginning: set[int] = set()  # who may be waiting for room
         self._pending: dict[Any, int] = {}  # who is to answer, oldest request first
         self._published = self._put(step, weights)
 
@@ -92,6 +75,7 @@ class Cluster:
         handle = self._kind.remote(actor, self._setup, self._threads)
         self._handles[actor] = handle
         self._pending[handle.ready.remote()] = actor
+        self._beginning.add(actor)
 
     def ask(self, actor: int, number: int) -> None:
         """See ``Transport.ask``."""
@@ -102,10 +86,14 @@ class Cluster:
         if not self._pending:
             time.sleep(min(seconds, _NOBODY_WORKS))
             return None
+        if self._beginning:
+            self._room.look(len(self._handles))
+            seconds = min(seconds, LOOK_AGAIN)
         done, _ = ray.wait(list(self._pending), num_returns=1, timeout=max(seconds, 0.0))
         if not done:
             return None
         actor = self._pending.pop(done[0])
+        self._beginning.discard(actor)
         try:
             news: News = ray.get(done[0])
         except RayActorError as error:
@@ -117,6 +105,7 @@ class Cluster:
     def end(self, actor: int) -> None:
         """See ``Transport.end``."""
         ray.kill(self._handles.pop(actor), no_restart=True)
+        self._beginning.discard(actor)
         self._pending = {ref: other for ref, other in self._pending.items() if other != actor}
 
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
@@ -151,58 +140,11 @@ def writable(found: Found) -> Found:
     )
 
 
-def join(address: str | None) -> bool:
-    """Connect to the cluster at ``address``, or start one here; False if connected already.
-
-    Raises ``RunError`` where there is no cluster.
-    """
-    if ray.is_initialized():
-        return False
-    if address is not None:
-        refuse_unanswered(address)
-    try:
-        ray.init(
-            address=address or LOCAL,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,  # what an actor met is told once, by the run
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(
-            f"there is no Ray cluster at {address} ({first_line(error)}); start one with "
-            "ray start --head on a host, or leave --ray.address out for a Ray of this host alone"
-        ) from error
-    return True
-
-
-def refuse_unanswered(address: str) -> None:
-    """Raise ``RunError`` where nobody answers at ``address``: Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or "/" in host:  # "auto", or a kind of address of its own
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise RunError(
-            f"there is no Ray cluster at {address} ({error}); start one with ray start --head on a "
-            "host, or leave --ray.address out for a Ray of this host alone"
-        ) from error
-
-
-_ANSWER_SECONDS = 5.0
-
-
-def leave(joined: bool, handles: Sequence[Any]) -> None:
-    """End the actors of ``handles`` and, if ``joined``, what connects to the cluster."""
-    for handle in handles:
-        ray.kill(handle, no_restart=True)
-    if joined:
-        ray.shutdown()
-
-
-def first_line(error: BaseException) -> str:
-    """What is wrong, without Ray's advice."""
-    return str(error).strip().partition("\n")[0]
+def lent(array: np.ndarray) -> torch.Tensor:
+    """``array`` where it lies, in the memory that a host's actors share; only to be read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 class _Host:
@@ -239,7 +181,7 @@ class _Host:
         with torch.no_grad():
             for role, tensors in self._working.weights.items():
                 for name, tensor in tensors.items():
-                    tensor.copy_(torch.tensor(arrays[role][name]))  # a copy: see `writable`
+                    tensor.copy_(lent(arrays[role][name]))
 
     def _crashed(self, number: int | None, error: Exception) -> Crashed:
         known = error if isinstance(error, SuperbatchError) else None

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -131,9 +131,13 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def watched(*, quiet: bool, references: Path | None = None) -> Iterator[Surroundings]:
-    """Surroundings with progress on the error stream, and a checkpoint at Ctrl-C or SIGTERM."""
+    """Surroundings with progress on the error stream, and a checkpoint at Ctrl-C or SIGTERM.
+
+    What else speaks within, as Ray does of a host that died, does so on the error stream too:
+    the output is the result.
+    """
     bars = Bars(Console(stderr=True))
-    with stop_signals() as stop:
+    with stop_signals() as stop, redirect_stdout(sys.stderr):
         around = Surroundings(stop=stop, references=references)
         try:
             yield around if quiet else replace(around, watch=bars.watch)

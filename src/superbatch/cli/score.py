@@ -1,7 +1,9 @@
 """``superbatch score``: one loss an example, scored once and kept as a table."""
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Literal
 
@@ -85,7 +87,8 @@ def run(argv: Sequence[str]) -> int:
         refuse_without_ray()
     from superbatch.cli.scoring import scored  # slow to import: only once the flags are good
 
-    done = scored(arguments, ["superbatch", "score", *argv])
+    with redirect_stdout(sys.stderr):  # the output is the result, whatever else speaks
+        done = scored(arguments, ["superbatch", "score", *argv])
     if arguments.json_:
         print(json.dumps(done, indent=2))
     else:

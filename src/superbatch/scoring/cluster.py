@@ -9,9 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
-from superbatch.actors.ray import Demands, first_line, join, leave
+from superbatch.actors.membership import (
+    LOOK_AGAIN,
+    Demands,
+    Room,
+    first_line,
+    from_here,
+    join,
+    leave,
+)
 from superbatch.config import RaySettings
 from superbatch.errors import RunError, SuperbatchError
 from superbatch.scoring.blocks import Job, Parts, score
@@ -36,8 +44,8 @@ def score_on_ray(
     finish. An actor that is lost is replaced and its block scored again. Raises the first actor's
     error, or ``RunError`` where a block's actors are lost three times; finished blocks stay.
     """
-    joined = join(settings.address)
     demands = Demands(settings.cpus, settings.gpus, settings.resource)
+    joined, room = join(settings.address, demands), Room(demands)
     actor: Any = ray.remote(_Scorer).options(**demands.options())
     left, lost = list(reversed(numbers)), dict.fromkeys(numbers, 0)
     busy: dict[Any, tuple[Any, int]] = {}
@@ -48,22 +56,21 @@ def score_on_ray(
             busy[handle.score.remote(number)] = (handle, number)
 
     try:
-        stored = ray.put(setup)
+        stored = ray.put(from_here(setup))
         for _ in range(min(count, len(numbers))):
             begin(actor.remote(stored))
         while busy:
-            (done,), _ = ray.wait(list(busy), num_returns=1)
-            handle, number = busy.pop(done)
+            room.look(len(busy))
+            done, _ = ray.wait(list(busy), num_returns=1, timeout=LOOK_AGAIN)
+            if not done:
+                continue
+            handle, number = busy.pop(done[0])
             try:
-                outcome = ray.get(done)
-            except RayActorError as error:
+                outcome = ray.get(done[0])
+            except RayError as error:  # its actor, or what it had found, is gone
                 lost[number] += 1
                 if lost[number] == LOST_IN_VAIN:
-                    raise RunError(
-                        f"block {number} lost its actor {LOST_IN_VAIN} times "
-                        f"({first_line(error)}); give the same command again to go on from the "
-                        "finished blocks, perhaps with a smaller --batch-size"
-                    ) from error
+                    raise RunError(_in_vain(number, error)) from error
                 left.append(number)
                 handle = actor.remote(stored)
             else:
@@ -71,6 +78,13 @@ def score_on_ray(
             begin(handle)
     finally:
         leave(joined, [handle for handle, _ in busy.values()])
+
+
+def _in_vain(number: int, error: RayError) -> str:
+    return (
+        f"block {number} lost its actor {LOST_IN_VAIN} times ({first_line(error)}); give the same "
+        "command again to go on from the finished blocks, perhaps with a smaller --batch-size"
+    )
 
 
 def _keep(parts: Parts, number: int, outcome: Any, progress: Callable[[int], None]) -> None:

@@ -1,0 +1,53 @@
+"""Hosts of a Ray cluster killed for real while their actors score: the run comes to its end."""
+
+import threading
+import time
+
+import pytest
+from test_killed_actors import complete, config, spent
+
+from superbatch import training
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 400
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # hosts start slowly on a machine that is busy
+def test_hosts_that_are_killed_change_no_count(apart, tmp_path, caplog):
+    written = tmp_path / "run" / "metrics.jsonl"
+    through = training.start(config(tmp_path / "through", actors={"kind": "inline"}))
+    first, second = (apart.add_node(num_cpus=1, resources={"scorer": 1}) for _ in range(2))
+    others = []
+
+    def kill():
+        wait_for(lambda: lines(written) > 20)
+        apart.remove_node(first, allow_graceful=False)
+        wait_for(lambda: "room for 1 of 2" in caplog.text)
+        before = lines(written)
+        wait_for(lambda: lines(written) > before + 20)  # with the one that is left
+        apart.remove_node(second, allow_graceful=False)
+        wait_for(lambda: "room for 0 of 2" in caplog.text)
+        others.append(apart.add_node(num_cpus=2, resources={"scorer": 1}))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    on_hosts = {"resource": "scorer", "address": apart.address}
+    try:
+        summary = training.start(config(tmp_path / "run", actors={"kind": "ray"}, ray=on_hosts))
+    finally:
+        killer.join()
+        for host in others:
+            apart.remove_node(host)
+    assert summary["actors"]["actors/lost"] >= 2
+    assert spent(summary) == spent(through)
+    complete(tmp_path / "run")
+    assert not pytest.importorskip("ray").is_initialized()  # it has left
