@@ -7,6 +7,9 @@ import pytest
 
 from superbatch import training
 from superbatch.cli import main
+from superbatch.cli.confirm import Trial, trials
+from superbatch.report.read import read_runs
+from superbatch.report.speedup import compare_runs
 
 
 COMPARE = [
@@ -172,3 +175,32 @@ def test_confirm_runs_what_the_curve_promises(tmp_path, capsys):
     assert equal[0]["baseline_best"] == pytest.approx(
         sum(run["best"] for run in told["runs"] if run["recipe"] == "uniform") / 2
     )
+
+
+def made_run(folder, recipe, seed, *, flops, accuracies):
+    """A finished run of 100 updates, evaluated after every 50."""
+    folder.mkdir(parents=True)
+    config = {"recipe": recipe, "seed": seed, "steps": 100, "task": "classification"}
+    lines = [
+        {"step": 50 * number, "seconds": number, "flops/paper": number, "flops/full": number}
+        | {"val/accuracy": accuracy}
+        for number, accuracy in enumerate(accuracies, 1)
+    ]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "summary.json").write_text(json.dumps({"flops": {"full": flops}}))
+
+
+def test_what_is_confirmed_worked_by_hand(tmp_path):
+    for seed in (0, 1):
+        made_run(tmp_path / f"u{seed}", "uniform", seed, flops=80, accuracies=[0.3, 0.5])
+        made_run(tmp_path / f"h{seed}", "hard", seed, flops=100, accuracies=[0.3, 0.4])
+    # uniform's best, 0.5, lies a quarter and three quarters of the way from 50 to 100 updates
+    made_run(tmp_path / "c0", "classact", 0, flops=110, accuracies=[0.45, 0.65])
+    made_run(tmp_path / "c1", "classact", 1, flops=130, accuracies=[0.35, 0.55])
+    found = trials(compare_runs(read_runs([tmp_path])), 100)
+    assert found == [
+        Trial("the baseline's best, sooner?", "classact", 75),
+        Trial("as much compute as classact", "uniform", 150),
+        Trial("as much compute as hard", "uniform", 125),
+    ]
