@@ -134,6 +134,10 @@ def work_of(given: argparse.Namespace) -> Work:
     for name in names:
         if name not in CLAIMS:
             raise ConfigError(f"there is no claim {name!r}; there are {', '.join(CLAIMS)}")
+        if name not in preset.data:
+            raise ConfigError(
+                f"preset {given.preset} has no {name}; it has {', '.join(preset.data)}"
+            )
     if preset.unrun and not (given.data_path or given.plan):
         raise ConfigError(
             f"preset {given.preset} is the original scale on data that is not public, and nobody "
