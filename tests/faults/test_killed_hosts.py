@@ -1,5 +1,7 @@
 """Hosts of a Ray cluster killed for real while their actors score: the run comes to its end."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -27,6 +29,8 @@ def test_hosts_that_are_killed_change_no_count(apart, tmp_path, caplog):
     through = training.start(config(tmp_path / "through", actors={"kind": "inline"}))
     first, second = (apart.add_node(num_cpus=1, resources={"scorer": 1}) for _ in range(2))
     others = []
+    join = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "2"]
+    join += ["--address", apart.address, "--resources", '{"scorer": 1}']
 
     def kill():
         wait_for(lambda: lines(written) > 20)
@@ -36,7 +40,7 @@ def test_hosts_that_are_killed_change_no_count(apart, tmp_path, caplog):
         wait_for(lambda: lines(written) > before + 20)  # with the one that is left
         apart.remove_node(second, allow_graceful=False)
         wait_for(lambda: "room for 0 of 2" in caplog.text)
-        others.append(apart.add_node(num_cpus=2, resources={"scorer": 1}))
+        others.append(subprocess.Popen(join, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -46,7 +50,8 @@ def test_hosts_that_are_killed_change_no_count(apart, tmp_path, caplog):
     finally:
         killer.join()
         for host in others:
-            apart.remove_node(host)
+            host.terminate()
+            host.wait(60)
     assert summary["actors"]["actors/lost"] >= 2
     assert spent(summary) == spent(through)
     complete(tmp_path / "run")
