@@ -192,7 +192,8 @@ def goal(bench: Bench) -> Study:
         (bench.uniform(),),
         (
             bench.selecting("learnability", "classact", {"score-view": "plain"}, steps=steps),
-            bench.uniform("uniform, as many FLOPs", round(1.1 * steps)),
+            bench.uniform("uniform, ended sooner", round(1.1 * steps)),
+            bench.uniform("uniform, clean part too", data__path=bench.data.both),
         ),
         follows=False,
     )

@@ -84,7 +84,8 @@ def write(found: Mapping[str, Any], out: Path) -> list[Path]:
     """The numbers and the figure of a claim in ``out``."""
     from paper.figures import write_figure  # matplotlib is slow to import
 
-    suffix = "" if found["preset"] == "cpu" else f"-{found['preset']}"
+    usual = found["preset"] in ("cpu", found["claim"].lower())
+    suffix = "" if usual else f"-{found['preset']}"
     path = out / f"paper-{str(found['claim']).lower()}{suffix}.json"
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, found)
