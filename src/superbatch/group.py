@@ -102,10 +102,9 @@ def refuse_without_room(config: Config, has: Mapping[str, float]) -> None:
             )
 
 
-def resources(*, free: bool = False) -> dict[str, float]:
-    """What the cluster has of each resource, or what of it is ``free``."""
-    rays: Any = ray
-    found: dict[str, float] = rays.available_resources() if free else rays.cluster_resources()
+def resources() -> dict[str, float]:
+    """What the cluster has of each resource, used or free."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found
 
 
