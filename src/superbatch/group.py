@@ -72,7 +72,7 @@ def _on_ray(work: Work, config: Config, around: Surroundings) -> dict[str, Any]:
     if told.error is not None:
         raise told.error
     if error is not None:
-        raise _lost(error, told) from error
+        raise lost(error, told) from error
     assert told.result is not None  # no rank has failed
     return told.result
 
@@ -102,10 +102,9 @@ def refuse_without_room(config: Config, has: Mapping[str, float]) -> None:
             )
 
 
-def resources(*, free: bool = False) -> dict[str, float]:
-    """What the cluster has of each resource, or what of it is ``free``."""
-    rays: Any = ray
-    found: dict[str, float] = rays.available_resources() if free else rays.cluster_resources()
+def resources() -> dict[str, float]:
+    """What the cluster has of each resource, used or free."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found
 
 
@@ -158,16 +157,22 @@ def _watched(trainer: TorchTrainer, desk: Any, around: Surroundings) -> Exceptio
     return met[0] if met else None
 
 
-def _lost(error: Exception, told: "Told") -> RunError:
+def lost(error: Exception, told: "Told") -> RunError:
     """The sentence for ranks that ended, or never began, without one."""
     if isinstance(error, WorkerGroupError):
-        lost = {
-            rank: each for rank, each in error.worker_failures.items() if isinstance(each, RayError)
+        # Of a process that is gone Ray Train says only that it did not answer, and why within.
+        why = {
+            rank: getattr(each, "health_check_failure", each)
+            for rank, each in sorted(error.worker_failures.items())
         }
-        if not lost and told.lost is not None:
-            return RunError(told.lost)
-        who = "; ".join(f"rank {rank}: {first_line(each)}" for rank, each in sorted(lost.items()))
-        return RunError(f"a rank was lost ({who or first_line(error)}). {launch.GO_ON}")
+        dead = [
+            f"rank {rank}: {first_line(each)}"
+            for rank, each in why.items()
+            if isinstance(each, RayError)
+        ]
+        if not dead:  # another rank has seen it before Ray has
+            return RunError(told.lost or f"ranks ended without a word. {launch.GO_ON}")
+        return RunError(f"a rank was lost ({'; '.join(dead)}). {launch.GO_ON}")
     cause = error.controller_failure if isinstance(error, ControllerError) else error
     if type(cause).__name__ == "WorkerGroupStartupTimeoutError":  # not in Ray's public names
         return RunError(

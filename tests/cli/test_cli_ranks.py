@@ -174,6 +174,31 @@ def test_what_a_cluster_can_never_hold_is_refused(settings, said):
         group.refuse_without_room(config.changed(**settings), {"CPU": 4.0})
 
 
+class Unanswered(Exception):
+    """As Ray Train tells that a worker is gone."""
+
+    def __init__(self, failure):
+        super().__init__("A worker health check failed.\nWorker info: ...")
+        self.health_check_failure = failure
+
+
+@pytest.mark.parametrize(
+    ("failures", "told", "said"),
+    [
+        ({0: ValueError("gloo"), 1: "died"}, "rank 1 is silent", "lost (rank 1: the actor died)."),
+        ({0: ValueError("gloo")}, "another rank has ended", "another rank has ended"),
+        ({0: ValueError("gloo")}, None, "ranks ended without a word. Once that is mended"),
+    ],
+)
+def test_lost_ranks_are_a_sentence(failures, told, said):
+    group = pytest.importorskip("superbatch.group")
+    gone = Unanswered(group.RayError("the actor died\nand much advice"))
+    met = {rank: gone if each == "died" else each for rank, each in failures.items()}
+    error = group.lost(group.WorkerGroupError("...", met), group.Told(lost=told))
+    assert said in str(error)
+    assert "\n" not in str(error)
+
+
 class Meeting:
     """Ranks that have met, as far as this one can see, and how many of them failed."""
 
