@@ -51,7 +51,7 @@ def main(criterion: Criterion = learnability) -> float:
         sub_batch_size=b,
         roles=criterion.roles,
         learn_view=plain,
-        uniform={},
+        alone={},
         clock=Clock(),
     )
     for step in loop:

@@ -168,6 +168,28 @@ def test_interrupted_and_resumed_is_identical(ema_decay):
         assert torch.equal(value, second.evaluated_weights()[name])
 
 
+@pytest.mark.parametrize("updates", [0, 2])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_who_takes_over_a_learners_numbers_goes_on_as_it_would(updates, ema_decay):
+    through = linear_learner(ema_decay=ema_decay)
+    first = linear_learner(ema_decay=ema_decay)
+    second = linear_learner(ema_decay=ema_decay)
+    second.step(batch(9))  # it has been elsewhere
+    for _ in range(updates):
+        through.step(batch())
+        first.step(batch())
+    taken, given = second.numbers(), first.numbers()
+    assert taken.keys() == given.keys()
+    with torch.no_grad():
+        for name, value in taken.items():
+            value.copy_(given[name])
+    second.steps = first.steps
+    for _ in range(3):
+        assert torch.equal(second.step(batch()), through.step(batch()))
+    for name, value in through.evaluated_weights().items():
+        assert torch.equal(value, second.evaluated_weights()[name])
+
+
 class Towers(nn.Module):
     """Two small towers that drop out, as open_clip's answer."""
 

@@ -30,6 +30,9 @@ class Actors:
     def publish(self, step, trained):
         self.published = step
 
+    def metrics(self):
+        return {}
+
     def close(self):
         pass
 
@@ -40,7 +43,7 @@ def turns(bank, actors, steps, ledger=None, **others):
         "sub_batch_size": b,
         "roles": {"online"},
         "learn_view": plain,
-        "uniform": {},
+        "alone": {},
         "clock": Clock(),
     }
     return train(actors, bank, {}, ledger or Ledger({"online": 1}), **settings | others)

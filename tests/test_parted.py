@@ -92,6 +92,7 @@ def test_the_parts_want_and_renew_together():
             "kind process sends it whole",
         ),
         ({"ranks": {"selection": "local"}, "select": {"joint": True}}, 4, "chooses 4 pairs in"),
+        ({"reference_training": {"ahead": 2}}, 2, "2 ranks learn each its part"),
     ],
 )
 def test_what_ranks_cannot_do_is_refused(sections, ranks, message):

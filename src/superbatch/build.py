@@ -123,6 +123,13 @@ def uniform_stream_of(
     )
 
 
+def reference_stream_of(config: Config, problem: Problem) -> Stream:
+    """What a reference that learns alongside the learner learns from."""
+    multiple = config.reference_training.batch_multiple
+    count = multiple * config.select.sub_batch_size
+    return uniform_stream_of(config, problem, count, "reference batches", view_of(config))
+
+
 def criterion_of(config: Config) -> Criterion:
     """The criterion by its name."""
     return CRITERIA[config.select.criterion]
@@ -286,6 +293,11 @@ def learning_roles(config: Config) -> list[Role]:
     if "reference" in scoring and config.reference_training.data == "alongside":
         roles.append("reference")
     return roles
+
+
+def learning_alone(config: Config) -> list[Role]:
+    """Those of them that learn from batches of their own."""
+    return [role for role in learning_roles(config) if role == "reference"]
 
 
 def learner_of(config: Config, role: Role, problem: Problem, device: torch.device) -> Learner:

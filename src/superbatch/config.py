@@ -178,6 +178,9 @@ class ReferenceTraining(Section):
     """Past: weight of the past in the average, at each step."""
     learning_rate_ratio: float = Field(2.0, gt=0)
     """Alongside: learning rate over the learner's (paper, section 4.4)."""
+    ahead: int | None = Field(None, ge=0)
+    """Alongside: updates that it may be ahead of the learner, in a process or on a host of its own;
+    0: it learns in the learner's process; none: 2 where actors score elsewhere."""
 
 
 class Optimise(Section):

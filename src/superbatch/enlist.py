@@ -1,16 +1,17 @@
 """Actors that score for a run elsewhere, each built from the configuration alone."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from superbatch import build
-from superbatch.actors.actor import Actor, Weights, weights_of
+from superbatch.actors.actor import Actor, Setup, Weights, Work, scoring, weights_of
 from superbatch.actors.news import Found, Transport
 from superbatch.actors.process import Processes
-from superbatch.actors.remote import RemoteActors
+from superbatch.actors.remote import Publish, RemoteActors
 from superbatch.actors.weights import WeightBoard
 from superbatch.checks import bank_limit
 from superbatch.clock import Clock
@@ -26,6 +27,9 @@ from superbatch.sources.duplicates import without_duplicates
 from superbatch.sources.stream import Batches
 from superbatch.types import Role
 
+
+if TYPE_CHECKING:
+    from superbatch.actors.ray import Cluster
 
 NEVER = sys.maxsize
 """A step that no run comes to."""
@@ -55,8 +59,10 @@ def remote_actors(
         return step if step <= config.steps else NEVER
 
     most = max(settings.count, settings.count_max or 1)
+    transport, publish = transport_of(config, trained, reference, step)
     return RemoteActors(
-        transport_of(config, trained, reference, step),
+        transport,
+        publish,
         count=settings.count,
         count_max=settings.count_max,
         numbers=range(stream.state_dict()["step"] + 1, NEVER),
@@ -75,38 +81,67 @@ def transport_of(
     trained: Mapping[Role, Learner],
     reference: AnyReference | None,
     step: int,
-) -> Transport:
-    """What starts actors and talks to them, with the weights after ``step`` published."""
-    settings = config.actors
+) -> tuple[Transport, Publish]:
+    """What starts actors and talks to them, with the weights after ``step`` published; and how the
+    next ones are.
+    """
     # A reference that was trained for this run is one that is given, to its actors.
     checkpoint = reference.facts.get("checkpoint") if reference else None
     given = config.changed(reference=checkpoint) if checkpoint else config
-    weights = weights_of({role: trained[role] for role in published_roles(config)})
-    if settings.kind == "ray":
-        return cluster_of(given, step, weights)
-    device = pick_device(settings.device or config.device)
+    roles = published_roles(config)
+    weights = weights_of({role: trained[role] for role in roles})
+    device = device_elsewhere(config)
+    setup = partial(actor_of, given, str(device), world())
+    if config.actors.kind == "ray":
+        cluster = cluster_of(config, setup, step, weights)
+        return cluster, partial(publish_weights, cluster.publish, roles)
+    board = WeightBoard(step, weights, device=shared_device(weights, device))
+    processes = processes_of(config, partial(scoring, setup, board), device)
+    return processes, partial(publish_weights, board.publish, roles)
+
+
+def publish_weights(
+    publish: Callable[[int, Weights], None],
+    roles: Iterable[Role],
+    step: int,
+    trained: Mapping[Role, Learner],
+) -> None:
+    """``publish`` the weights after ``step`` of ``roles``."""
+    publish(step, weights_of({role: trained[role] for role in roles}))
+
+
+def device_elsewhere(config: Config) -> torch.device:
+    """Where actors compute; on hosts of a cluster there may be other devices than here."""
+    if config.actors.kind == "ray":
+        return torch.device(config.actors.device or ("cuda" if config.ray.gpus else "cpu"))
+    return pick_device(config.actors.device or config.device)
+
+
+def processes_of(config: Config, setup: Callable[[], Work], device: torch.device) -> Processes:
+    """Processes of this host that compute on ``device``."""
     return Processes(
-        partial(actor_of, given, str(device), world()),
-        WeightBoard(step, weights, device=shared_device(weights, device)),
-        threads=settings.threads,
-        cores=settings.cores,
+        setup,
+        threads=config.actors.threads,
+        cores=config.actors.cores,
         # CUDA does not work in a process that was forked, whatever the one it was forked from did.
         method="spawn" if device.type == "cuda" else "forkserver",
     )
 
 
-def cluster_of(config: Config, step: int, weights: Weights) -> Transport:
-    """Actors of a Ray cluster, on whose hosts there may be other devices than here."""
+def cluster_of(
+    config: Config, setup: Setup, step: int, weights: Weights, *, cpus: float | None = None
+) -> "Cluster":
+    """Actors of a Ray cluster, each of which takes up ``cpus`` cores, if not ``--ray.cpus``."""
     from superbatch.actors.membership import Demands  # needs the extra [ray]
     from superbatch.actors.ray import Cluster
 
     settings = config.ray
-    device = config.actors.device or ("cuda" if settings.gpus else "cpu")
+    cpus = settings.cpus if cpus is None else cpus
     return Cluster(
-        partial(actor_of, config, device, world()),
+        setup,
         step,
         weights,
-        demands=Demands(settings.cpus, settings.gpus, settings.resource),
+        demands=Demands(cpus, settings.gpus, settings.resource),
         address=settings.address,
         threads=config.actors.threads,
     )

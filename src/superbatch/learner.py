@@ -180,6 +180,30 @@ class Learner:
             else:
                 self._average[name].copy_(value)
 
+    def numbers(self) -> Mapping[str, Tensor]:
+        """All that updates change, besides ``steps``, by name; writing into them changes it all.
+
+        Of a learner in shards it is this rank's part.
+        """
+        of_model = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        of_average = {f"average/{name}": value for name, value in (self._average or {}).items()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        of_optimizer = {
+            f"optimizer/{place}/{name}": value
+            for place, parameter in enumerate(parameters)
+            for name, value in self._moments(parameter).items()
+        }
+        return of_model | of_average | of_optimizer
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What AdamW keeps of ``parameter``; as before its first update where there was none."""
+        state: dict[str, Tensor] = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
+
     def evaluated_weights(self) -> Mapping[str, Tensor]:
         """The weights that count at the end: their average where one is kept. See `whole`."""
         kept = self.model.state_dict() if self._average is None else self._average

@@ -7,11 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from superbatch.actors import Actors, Scored
+from superbatch.actors.alone import Course
 from superbatch.bank import Bank, Draw
 from superbatch.clock import Clock
 from superbatch.flops import Ledger
 from superbatch.learner import Learner
-from superbatch.types import Batch, Role, View, size
+from superbatch.types import Role, View, size
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ def train(
     sub_batch_size: int,
     roles: Collection[Role],
     learn_view: View,
-    uniform: Mapping[Role, Iterator[Batch]],
+    alone: Mapping[Role, Course],
     clock: Clock,
     ready: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Turns ``steps`` of Algorithm 1, each yielded when it is done; until the actors have no more.
 
     ``roles`` scored each super-batch. Every role in ``trained`` learns from the sub-batch as
-    ``learn_view`` shows it, with the pixels that the bank may not have kept, except those with
-    their own stream of batches in ``uniform`` (the reference of Online-ClassAct, paper section
-    4.4). ``ready`` says whether a super-batch could be had without waiting for it.
+    ``learn_view`` shows it, with the pixels that the bank may not have kept, except those that
+    learn ``alone`` (the reference of Online-ClassAct, paper section 4.4). ``ready`` says whether a
+    super-batch could be had without waiting for it.
     """
     intake = Intake(iter(actors), bank, ledger, roles, clock, ready)
     for number in steps:
@@ -93,12 +94,11 @@ def train(
             sub_batch = learn_view(draw.examples)
         losses = {}
         for role, model in trained.items():
-            batch = sub_batch
-            if role in uniform:
-                with clock("data"):
-                    batch = next(uniform[role])
-            with clock(role):
-                losses[role] = model.step(batch)
+            if role in alone:
+                losses[role] = alone[role](number)
+            else:
+                with clock(role):
+                    losses[role] = model.step(sub_batch)
             ledger.learn(role, model.examples)
             if model.recomputes:
                 ledger.recompute(role, model.examples)

@@ -16,6 +16,7 @@ def check_actors(config: Config) -> None:
             f"--reference-training.data {made} is a reference that only the learner's process has, "
             f"and --actors.kind {settings.kind} scores elsewhere; take inline"
         )
+    check_ahead(config)
     if settings.kind == "ray":
         refuse_without_ray()
     if settings.kind == "ray" and settings.cores:
@@ -35,6 +36,24 @@ def check_actors(config: Config) -> None:
         raise ConfigError(
             f"--actors.cores names core {beyond[0]} and this machine has {count}, from 0; name "
             "some of those, or leave it out"
+        )
+
+
+def check_ahead(config: Config) -> None:
+    """A reference that learns alongside, elsewhere."""
+    ahead = config.reference_training.ahead
+    if ahead is None:
+        return
+    if config.reference_training.data != "alongside" or not uses_reference(config):
+        raise ConfigError(
+            f"--reference-training.ahead {ahead} is of a reference that learns alongside the "
+            f"learner, and recipe {config.recipe} has none; leave it out, or take classact_online"
+        )
+    if ahead and config.actors.kind == "inline":
+        raise ConfigError(
+            f"--reference-training.ahead {ahead} lets the reference learn in a process of its own, "
+            "and with --actors.kind inline there is one process; add --actors.kind process, or "
+            "leave it out"
         )
 
 
@@ -98,6 +117,12 @@ def check_ranks(config: Config, ranks: int) -> None:
         raise ConfigError(
             f"--data.deduplicate looks at whole super-batches, and with --actors.kind "
             f"{config.actors.kind} each of {ranks} ranks has its part scored elsewhere; take inline"
+        )
+    if ranks > 1 and config.reference_training.ahead:
+        raise ConfigError(
+            f"--reference-training.ahead {config.reference_training.ahead} lets one process learn "
+            f"the reference's batches, and {ranks} ranks learn each its part of them in their own; "
+            "leave it out"
         )
     check_shards(config)
 

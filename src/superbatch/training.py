@@ -1,7 +1,7 @@
 """One run, from configuration to summary: build, loop, record, evaluate, checkpoint."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from superbatch import build
 from superbatch.actors import Actors
+from superbatch.actors.alone import Course
 from superbatch.actors.gathered import (
     Gathered,
     Renewal,
@@ -28,6 +29,7 @@ from superbatch.checks import check
 from superbatch.chosen import Chosen
 from superbatch.clock import Clock
 from superbatch.config import Config
+from superbatch.courses import course_of
 from superbatch.devices import pick_device
 from superbatch.distributed import (
     any_rank,
@@ -51,7 +53,7 @@ from superbatch.references import AnyReference, Reference
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
-from superbatch.sources import Stream, plain
+from superbatch.sources import plain
 from superbatch.state import State
 from superbatch.surroundings import Status, Surroundings
 from superbatch.types import Batch, Metrics, Role, View, small_fields, to_device
@@ -144,9 +146,13 @@ class Run:
         self.shares = Shares(self._read)
         self.bank = build.bank_of(config, self._score_again, self.device)
         self.learn_view: View = plain if same else view
-        self.remote: RemoteActors | None = None
+        self.actors: Actors | None = None
         self.scores_elsewhere = scores_elsewhere(config)
-        self.uniform = self._uniform_streams(view)
+        self.uniform = {
+            role: build.reference_stream_of(config, problem)
+            for role in build.learning_alone(config)
+        }
+        self.alone: dict[Role, Course] = {}
         self.state = State(
             folder,
             self.device,
@@ -163,14 +169,6 @@ class Run:
         self.result: Evaluation | None = None
         self.mirror: Mirror = nowhere
 
-    def _uniform_streams(self, view: View) -> dict[Role, Stream]:
-        if "reference" not in self.trained:
-            return {}
-        multiple = self.config.reference_training.batch_multiple
-        count = multiple * self.config.select.sub_batch_size
-        name = "reference batches"
-        return {"reference": build.uniform_stream_of(self.config, self.problem, count, name, view)}
-
     def finish(self) -> dict[str, Any]:
         """Run from the newest checkpoint (or the start) to the end; the summary."""
         if self.reference is not None:
@@ -180,15 +178,19 @@ class Run:
         first, self.result = self.state.restore(self._examples_of)
         if self.config.record.tensorboard and is_main():
             self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
-        with closing(self._actors(first)) as actors:
-            for step in self._turns(actors, first):
+        with ExitStack() as stack:
+            self.actors = stack.enter_context(closing(self._actors(first)))
+            for role, stream in self.uniform.items():
+                course = course_of(self.config, role, self.trained[role], stream, first, self.clock)
+                self.alone[role] = stack.enter_context(closing(course))
+            for step in self._turns(self.actors, first):
                 self._after(step)
         return self._conclude()
 
     def _actors(self, first: int) -> Actors:
         """Who scores what comes after step ``first``."""
         if self.scores_elsewhere:
-            self.remote = remote_actors(
+            return remote_actors(
                 self.config,
                 self.stream,
                 self.trained,
@@ -197,7 +199,6 @@ class Run:
                 arrived=self._arrived,
                 clock=self.clock,
             )
-            return self.remote
         distinct = self.config.data.deduplicate
         return InlineActor(
             map(self._without_duplicates, self.stream) if distinct else self.stream,
@@ -225,14 +226,15 @@ class Run:
             sub_batch_size=self.config.select.sub_batch_size,
             roles=self.criterion.roles - ({"reference"} if looks_up else set()),
             learn_view=self._shown,
-            uniform={role: self._on_device(stream) for role, stream in self.uniform.items()},
+            alone=self.alone,
             clock=self.clock,
             ready=self._ready,
         )
 
     def _ready(self) -> bool:
         """Whether a super-batch is there already; never on several ranks, which would differ."""
-        return self.remote is not None and world()[1] == 1 and self.remote.ready()
+        actors = self.actors
+        return isinstance(actors, RemoteActors) and world()[1] == 1 and actors.ready()
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -264,9 +266,6 @@ class Run:
     def _shown(self, chosen: Batch) -> Batch:
         """This rank's share of what was chosen, as it is learned."""
         return self.learn_view(self.shares(chosen))
-
-    def _on_device(self, stream: Stream) -> Iterator[Batch]:
-        return (to_device(batch, self.device) for batch in stream)
 
     def _after(self, step: Step) -> None:
         """Between two turns: record, evaluate, checkpoint, stop."""
@@ -320,11 +319,19 @@ class Run:
         row["seconds"] = round(self.training_seconds(), 3)
         row["flops/paper"] = self.ledger.total("paper")
         row["flops/full"] = self.ledger.total("full")
-        row |= self.remote.metrics() if self.remote else {}
+        row |= self._of_actors()
         row |= evaluated
         self.folder.append_metrics(row)
         self.mirror(step.number, row)
         self.around.watch(Status(self.config.recipe, step.number, self.config.steps, row))
+
+    def _of_actors(self) -> Metrics:
+        """What is known of those who score, where anybody does."""
+        if self.actors is None or not self.criterion.roles:
+            return {}
+        found = dict(self.actors.metrics())
+        found["actors/lost"] += sum(course.lost for course in self.alone.values())
+        return found
 
     def training_seconds(self) -> float:
         """Seconds so far, the reference's training included, evaluation left out."""
@@ -377,6 +384,6 @@ class Run:
             "left_out": dict(self.problem.left_out),
             "skipped_images": len(united(self.stream.skipped)) + self.problem.skipped,
             "reference": self.reference.facts if self.reference else None,
-            "actors": dict(self.remote.metrics()) if self.remote else None,
+            "actors": dict(self._of_actors()) if self.scores_elsewhere else None,
             "checkpoint": str(self.folder.checkpoints / "learner.safetensors"),
         }

@@ -1,4 +1,4 @@
-"""An actor that does what files in a folder tell it: every kind of actors elsewhere meets it."""
+"""Actors that do what files in a folder tell them: every kind of actors elsewhere meets them."""
 
 import os
 import signal
@@ -6,13 +6,16 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from superbatch.actors.actor import Actor, weights_of
+from superbatch.actors.alone import Student
 from superbatch.actors.scorers import Scores
 from superbatch.errors import DataError
 from superbatch.learner import Learner, Optimisation
+from superbatch.sources import Stream
 from superbatch.tasks import Classification
 
 
@@ -85,7 +88,7 @@ def scripted(path, pause):
     )
 
 
-def read(folder, pause, number):
+def obey(folder, pause, number):
     folder.note(number)
     if folder.told("die", number):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -96,8 +99,54 @@ def read(folder, pause, number):
     if folder.told("refuse", number):
         raise DataError("an image is no image")
     time.sleep(pause)
+
+
+def read(folder, pause, number):
+    obey(folder, pause, number)
     ids = torch.arange(SIZE) + SIZE * number
     return {"id": ids, "draw": ids + 1, "image": torch.zeros(SIZE, 3)}, frozenset({number})
+
+
+class Points:
+    """A hundred points in three classes; those whose id ends with a 7 are broken."""
+
+    ids = np.arange(100)
+    fingerprint = "points"
+    skipped = frozenset()
+
+    def __len__(self):
+        return 100
+
+    def read(self, rows):
+        whole = torch.from_numpy(rows[rows % 10 != 7])
+        angles = whole.double().outer(torch.arange(1.0, 9.0).double())
+        return {"id": whole, "image": angles.sin().float(), "label": whole % 3}
+
+
+def points():
+    """Batches of six of them, endless."""
+    return Stream(Points(), np.arange(100), batch_size=6, seed=5)
+
+
+def reference():
+    """A model that draws random numbers while it learns."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    return Learner(model, Classification(), Optimisation(schedule=rate))
+
+
+def rate(step):
+    return 0.1 / step
+
+
+def student(path, pause, carries):
+    folder, stream = Folder(path), points()
+
+    def read(number):
+        obey(folder, pause, number)
+        return stream.batch_of(number)
+
+    return Student(reference(), read, role="reference", seed=11, carries=carries)
 
 
 def score(online, batch):

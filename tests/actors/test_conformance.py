@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from scripted import SIZE, Folder, fill, learner_of, setup_of
 
-from superbatch.actors.actor import weights_of
+from superbatch.actors.actor import scoring, weights_of
 from superbatch.actors.process import Processes
 from superbatch.actors.remote import RemoteActors
 from superbatch.actors.weights import WeightBoard
@@ -23,13 +24,14 @@ OPEN_FILES = Path("/proc/self/fd")
 
 def by_processes(setup, online):
     board = WeightBoard(0, weights_of({"online": online}))
-    return Processes(setup, board)
+    return Processes(partial(scoring, setup, board)), board.publish
 
 
 def by_ray(setup, online):
     cluster = pytest.importorskip("superbatch.actors.ray")
     demands = cluster.Demands(cpus=0.5, gpus=0.25, resource="head")
-    return cluster.Cluster(setup, 0, weights_of({"online": online}), demands=demands)
+    actors = cluster.Cluster(setup, 0, weights_of({"online": online}), demands=demands)
+    return actors, actors.publish
 
 
 KINDS = {"process": by_processes, "ray": by_ray}
@@ -56,12 +58,13 @@ class Run:
 
     def __init__(self, kind, folder, *, steps=12, pause=0.0, **settings):
         self.online = learner_of(0)
-        self.transport = kind(setup_of(folder.path, pause=pause), self.online)
+        self.transport, publish = kind(setup_of(folder.path, pause=pause), self.online)
         self.steps = steps
         self.accounted = []
         usual = {"count": 1, "max_staleness": 0, "timeout": 60.0, "step": 0}
         self.actors = RemoteActors(
             self.transport,
+            lambda step, trained: publish(step, weights_of(trained)),
             numbers=range(1, steps + 1),
             ids_of=lambda number: np.arange(SIZE) + SIZE * number,
             arrived=self.accounted.append,

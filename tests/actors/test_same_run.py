@@ -90,6 +90,7 @@ RUNS = [
     ("classact", {"score_view": "plain", "select": {"bank_super_batches": 3}}),
     ("classact", {"select": REPLAY}),
     ("classact_online", {"reference_training": {"batch_multiple": 2}}),
+    ("classact_online", {"models": {"dropout": 0.3}, "data": {"workers": 1}}),
     ("rho_loss", {"optimise": {"ema_decay": 0.9}}),
     ("uniform", {}),
 ]
@@ -109,14 +110,27 @@ def test_in_step_it_is_the_same_run(kind, name, sections, tmp_path):
         assert there[part] == value, part
 
 
+@pytest.mark.parametrize("kind", ["process", pytest.param("ray", marks=pytest.mark.slow)])
+def test_every_kind_writes_lines_of_the_same_keys(kind, tmp_path):
+    settings = {"steps": 3, "record": {"log_every": 1, "evaluate_every": 2}}
+    training.start(config("classact_online", tmp_path / "here", **settings))
+    actors = {"kind": kind}
+    training.start(config("classact_online", tmp_path / "there", **settings, actors=actors))
+    here, there = (list(map(list, metrics(tmp_path / name))) for name in ("here", "there"))
+    assert here == there
+    assert {"actors/count", "actors/lost", "actors/super_batches_per_second"} <= set(here[0])
+    assert "val/accuracy" in here[1]
+
+
 @pytest.mark.parametrize("kind", KINDS[:1])
-def test_it_goes_on_where_it_was_stopped(kind, tmp_path):
+@pytest.mark.parametrize("name", ["classact", "classact_online"])
+def test_it_goes_on_where_it_was_stopped(kind, name, tmp_path):
     bank = {"select": {"bank_super_batches": 3, "temperature": 0.5}}
-    training.start(config("classact", tmp_path / "through", **bank))
+    training.start(config(name, tmp_path / "through", **bank))
     asked = iter(range(1, 100))
     with pytest.raises(Stopped):
         training.start(
-            config("classact", tmp_path / "stopped", **bank, actors=in_step(kind)),
+            config(name, tmp_path / "stopped", **bank, actors=in_step(kind)),
             Surroundings(stop=lambda: next(asked) == 7),
         )
     training.resume(tmp_path / "stopped")

@@ -32,7 +32,6 @@ def test_what_is_published_is_read_with_its_step():
         board.publish(step, weights(step))
         assert board.read(mine) == step
         assert values(mine) == {float(step)}
-    assert board.roles == ("learner", "online")
 
 
 def test_what_is_published_is_a_copy():

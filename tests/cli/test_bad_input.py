@@ -292,6 +292,15 @@ def test_online_recipes_take_no_trained_reference(refused):
     assert "trains its reference alongside the learner and cannot use --reference" in message
 
 
+def test_a_reference_that_cannot_be_ahead(refused):
+    ahead = "--reference-training.ahead=2"
+    message = refused("train", "classact", ahead, "--actors.kind=process")
+    assert "recipe classact has none; leave it out, or take classact_online" in message
+    assert "there is one process; add --actors.kind process" in refused(
+        "train", "classact_online", ahead
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -24,14 +25,14 @@ pytestmark = pytest.mark.skipif(
 TINY = "mu-2400/4"
 
 
-def config(out, **sections):
-    base = recipe("classact").changed(
+def config(out, name="classact", **sections):
+    base = recipe(name).changed(
         steps=150,
         seed=3,
         out=str(out),
         device="cpu",
         models={"learner": TINY, "online": TINY, "reference": TINY},
-        reference_training={"steps": 4},
+        reference_training={"steps": 4, "batch_multiple": 2},
         select={"super_batch_size": 32, "sub_batch_size": 16, "bank_super_batches": 2},
         record={"log_every": 1, "evaluate_every": 150, "checkpoint_every": 10},
         actors={"kind": "process", "count": 2, "max_staleness": 3},
@@ -41,9 +42,15 @@ def config(out, **sections):
 
 @pytest.fixture(scope="module")
 def through(tmp_path_factory):
-    """What the run spends and sees where nothing happens to it."""
-    out = tmp_path_factory.mktemp("through") / "run"
-    return spent(training.start(config(out, actors={"kind": "inline"})))
+    """What the run of a recipe spends and sees where nothing happens to it."""
+    inline = {"kind": "inline"}
+
+    @cache
+    def spends(name):
+        out = tmp_path_factory.mktemp("through") / "run"
+        return spent(training.start(config(out, name, actors=inline)))
+
+    return spends
 
 
 def spent(summary):
@@ -78,7 +85,10 @@ def descendants(pid):
     return found
 
 
-def test_actors_killed_twenty_times_change_no_count(tmp_path, through):
+@pytest.mark.parametrize(
+    "name", ["classact", pytest.param("classact_online", marks=pytest.mark.slow)]
+)
+def test_actors_killed_twenty_times_change_no_count(tmp_path, through, name):
     lines = tmp_path / "run" / "metrics.jsonl"
     killed, done = [], threading.Event()
 
@@ -99,13 +109,13 @@ def test_actors_killed_twenty_times_change_no_count(tmp_path, through):
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        summary = training.start(config(tmp_path / "run"))
+        summary = training.start(config(tmp_path / "run", name))
     finally:
         done.set()
         killer.join()
     assert len(killed) == 20
     assert 10 <= summary["actors"]["actors/lost"] <= 20  # one may be killed with nothing to do
-    assert spent(summary) == through
+    assert spent(summary) == through(name)
     complete(tmp_path / "run")
 
 
@@ -144,12 +154,12 @@ def assert_gone(pids):
 def test_a_learner_that_is_killed_or_interrupted_leaves_nobody_behind(tmp_path, through):
     out = tmp_path / "run"
     settings = tmp_path / "settings.json"
-    settings.write_text(config(out).model_dump_json())
+    settings.write_text(config(out, "classact_online").model_dump_json())
 
     first = program("--config", str(settings))
     wait_for_lines(out, 15, first)
     theirs = descendants(first.pid)
-    assert len(theirs) >= 3  # the server of processes and two actors
+    assert len(theirs) >= 4  # the server of processes, two actors and the reference's
     first.kill()
     first.communicate()
     assert_gone([first.pid, *theirs])
@@ -157,7 +167,7 @@ def test_a_learner_that_is_killed_or_interrupted_leaves_nobody_behind(tmp_path, 
     second = program("--resume", str(out))
     wait_for_lines(out, 40, second)
     theirs = descendants(second.pid)
-    assert len(theirs) >= 3
+    assert len(theirs) >= 4
     os.killpg(second.pid, signal.SIGINT)  # as a terminal does: everybody hears it
     said = second.communicate()[1]
     assert second.returncode == 1
@@ -167,5 +177,5 @@ def test_a_learner_that_is_killed_or_interrupted_leaves_nobody_behind(tmp_path, 
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["actors/lost"] == 0  # the signal ended no actor
 
-    assert spent(training.resume(out)) == through
+    assert spent(training.resume(out)) == through("classact_online")
     complete(out)

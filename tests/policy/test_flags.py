@@ -27,7 +27,7 @@ ranks.selection ranks.timeout_seconds
 ray.address ray.cpus ray.gpus ray.resource recipe
 record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
 record.log_every record.selection record.tensorboard
-reference reference_data reference_missing
+reference reference_data reference_missing reference_training.ahead
 reference_training.batch_multiple reference_training.data reference_training.learning_rate
 reference_training.learning_rate_ratio reference_training.past_decay reference_training.steps
 score_view seed

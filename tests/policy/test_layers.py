@@ -24,7 +24,7 @@ LAYERS = [
         "references",
         "own_references",
         "build",
-        "build",
+        "courses",
         "enlist",
         "recipes",
         "state",

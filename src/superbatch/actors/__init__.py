@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from superbatch.learner import Learner
-from superbatch.types import Batch, Role
+from superbatch.types import Batch, Metrics, Role
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Actors(Protocol):
 
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
         """From now on, or soon after, score with the weights of ``trained`` after ``step``."""
+        ...
+
+    def metrics(self) -> Metrics:
+        """What the actors could deliver if nobody made them wait, and how many were lost."""
         ...
 
     def close(self) -> None:

@@ -1,14 +1,19 @@
-"""One actor's work, wherever it is: to read a super-batch by its number, and to score it."""
+"""One actor's work, wherever it is: to read a super-batch by its number, and to score it.
+
+How it gets published weights is its host's business: one that has them brought, as Ray's, takes a
+``Setup``; a process looks for itself (``scoring``).
+"""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from superbatch.actors.news import Found
+from superbatch.actors.news import Answer, Found
 from superbatch.actors.scorers import Scorer
 from superbatch.learner import Learner
 from superbatch.sources.duplicates import duplicates
@@ -19,9 +24,25 @@ Weights = Mapping[Role, Mapping[str, Tensor]]
 """By role, the tensors of a model by name; writing into them changes the model."""
 
 
+@runtime_checkable
+class Worker(Protocol):
+    """What an actor's host has: it answers numbers, with weights that the host writes."""
+
+    @property
+    def weights(self) -> Weights:
+        """For the host to write into those that were published."""
+        ...
+
+    def answer(self, actor: int, number: int, weights_step: int) -> Answer:
+        """As ``actor``, do what ``number`` stands for; weights of ``weights_step`` were written,
+        if the worker had none as new.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Actor:
-    """Scores super-batches by number; which weights it has is its host's business."""
+    """Scores super-batches by number: a ``Worker``."""
 
     read: Callable[[int], tuple[Batch, frozenset[int]]]
     """The super-batch of a number, and the ids of examples that are broken and not in it."""
@@ -34,7 +55,7 @@ class Actor:
     looked_up_in_vain: Callable[[], int] = lambda: 0
     """Examples since this was last asked that a table lacked and a model scored."""
 
-    def score(self, actor: int, number: int, weights_step: int) -> Found:
+    def answer(self, actor: int, number: int, weights_step: int) -> Found:
         """Score super-batch ``number`` as ``actor``, with the weights as they are."""
         begun = time.perf_counter()
         whole, skipped = self.read(number)
@@ -56,8 +77,30 @@ class Actor:
         )
 
 
-Setup = Callable[[], Actor]
-"""Makes an actor from nothing but itself; picklable."""
+Setup = Callable[[], Worker]
+"""Makes a worker from nothing but itself; picklable."""
+
+Work = Callable[[int, int], Answer]
+"""What an actor, by its number, answers to a number."""
+
+
+@runtime_checkable
+class Board(Protocol):
+    """Where published weights are."""
+
+    def read(self, into: Weights) -> int:
+        """Write the newest into ``into``; the step after which they were."""
+        ...
+
+
+def scoring(setup: Setup, board: Board) -> Work:
+    """The work of who looks for the newest weights on ``board`` before each answer."""
+    working = setup()
+
+    def answer(actor: int, number: int) -> Answer:
+        return working.answer(actor, number, board.read(working.weights))
+
+    return answer
 
 
 def unseen_duplicates(whole: Batch, scored: Batch) -> int:
@@ -70,6 +113,14 @@ def unseen_duplicates(whole: Batch, scored: Batch) -> int:
 def on_host(tensor: Tensor) -> np.ndarray:
     """The numbers of ``tensor``."""
     return tensor.detach().cpu().numpy()
+
+
+def arrays_of(weights: Weights) -> dict[Role, dict[str, np.ndarray]]:
+    """The numbers of ``weights``."""
+    return {
+        role: {name: on_host(tensor) for name, tensor in tensors.items()}
+        for role, tensors in weights.items()
+    }
 
 
 def weights_of(trained: Mapping[Role, Learner]) -> Weights:

@@ -26,7 +26,7 @@ from superbatch.joint import without_factors
 from superbatch.learner import Learner
 from superbatch.passes import split
 from superbatch.sources.duplicates import duplicates
-from superbatch.types import Batch, Role, concat, size, take
+from superbatch.types import Batch, Metrics, Role, concat, size, take
 
 
 PIXELS = "image"
@@ -134,6 +134,10 @@ class Gathered:
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
         """Each rank's own."""
         self._actors.publish(step, trained)
+
+    def metrics(self) -> Metrics:
+        """Each rank's own."""
+        return self._actors.metrics()
 
     def close(self) -> None:
         """Each rank's own."""

@@ -1,6 +1,7 @@
 """What is said between a run and its actors elsewhere, whatever carries it.
 
-A ``Transport`` starts actors, asks them for super-batches by number, and hears ``News`` from them.
+A ``Transport`` starts actors, asks them for work by number, and hears ``News`` from them. Actors
+score super-batches, or make the updates of a model that learns alone.
 Processes of this host are one; anything that passes the same tests is another.
 """
 
@@ -11,7 +12,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from superbatch.errors import SuperbatchError
-from superbatch.learner import Learner
 from superbatch.types import Role
 
 
@@ -47,12 +47,36 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Studied:
+    """Update ``number`` of a model that learns alone, made by ``actor``."""
+
+    actor: int
+    number: int
+    loss: float
+    examples: int
+    """How many it learned from."""
+    recomputed: bool
+    """Whether their forward pass ran twice, to save memory."""
+    seconds: float
+    """From the request to the update, reading included."""
+    skipped: frozenset[int] = frozenset()
+    """Ids that were left out because their images are broken."""
+    state: Mapping[Role, Mapping[str, np.ndarray]] | None = None
+    """All that the update changed; none: it lies in memory that both share."""
+
+    @property
+    def weights_step(self) -> int:
+        """The update whose weights the actor has now."""
+        return self.number
+
+
+@dataclass(frozen=True)
 class Crashed:
     """An actor met an error. It will meet it again, so the run ends."""
 
     actor: int
     number: int | None
-    """What it was scoring; none: it was not ready yet."""
+    """What it was at; none: it was not ready yet."""
     error: SuperbatchError | None
     """What the library refused; none: any other error."""
     traceback: str
@@ -66,7 +90,10 @@ class Died:
     how: str
 
 
-News = Ready | Found | Crashed | Died
+Answer = Found | Studied
+"""What comes of a number."""
+
+News = Ready | Answer | Crashed | Died
 
 
 @runtime_checkable
@@ -78,9 +105,9 @@ class Transport(Protocol):
         ...
 
     def ask(self, actor: int, number: int) -> None:
-        """Have a ready actor score super-batch ``number``, after what it was asked before.
+        """Have a ready actor do what ``number`` stands for, after what it was asked before.
 
-        It uses weights no older than those last published. Does not wait.
+        It uses weights no older than those last published before. Does not wait.
         """
         ...
 
@@ -90,10 +117,6 @@ class Transport(Protocol):
 
     def end(self, actor: int) -> None:
         """End an actor at once, whatever it does, hung or gone too; nothing is heard of it then."""
-        ...
-
-    def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
-        """Have the weights after ``step``, whole, used by all that is asked from now on."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Actors as processes of this host, with weights in memory that they share.
+"""Actors as processes of this host, which may share memory with it.
 
 Each actor has a pipe of its own and takes no lock, so that one that is killed, at any instant,
 holds nobody else up. Actors end when they are told to, and when the process that started them is
@@ -12,21 +12,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection, resource_tracker
 from typing import Any, Literal, final
 
 import torch
 import torch.multiprocessing as processes
 
-from superbatch.actors.actor import Setup, weights_of
+from superbatch.actors.actor import Work
 from superbatch.actors.news import Crashed, Died, News, Ready
-from superbatch.actors.weights import WeightBoard
 from superbatch.errors import ConfigError, SuperbatchError
-from superbatch.learner import Learner
-from superbatch.types import Role
 
 
 Method = Literal["forkserver", "spawn"]
@@ -53,28 +51,26 @@ class _Silent:
 
 @final
 class Processes:
-    """A ``Transport`` to processes of this host, each of which makes its actor by ``setup``.
+    """A ``Transport`` to processes of this host, each of which makes its work by ``setup``.
 
-    ``board`` holds the weights that they score with. Each computes in ``threads`` threads, on
-    ``cores`` if any are named.
+    What they share with this process is passed on with ``setup``. Each computes in ``threads``
+    threads, on ``cores`` if any are named.
     """
 
     def __init__(
         self,
-        setup: Setup,
-        board: WeightBoard,
+        setup: Callable[[], Work],
         *,
         threads: int = 1,
         cores: Sequence[int] = (),
         method: Method = "forkserver",
     ) -> None:
         self._setup = setup
-        self._board = board
         self._threads = threads
         self._cores = tuple(cores)
         self._context: Any = processes.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload([__name__, module_of(setup), *slow_modules()])
+            self._context.set_forkserver_preload([__name__, *modules_of(setup), *slow_modules()])
         self._places: dict[int, _Place] = {}
         self._news: queue.SimpleQueue[News | _Silent] = queue.SimpleQueue()
 
@@ -83,7 +79,7 @@ class Processes:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_act,
-            args=(self._setup, self._board, actor, theirs, self._threads, self._cores),
+            args=(self._setup, actor, theirs, self._threads, self._cores),
             name=f"superbatch actor {actor}",
             daemon=True,
         )
@@ -123,11 +119,6 @@ class Processes:
         place.pipe.close()
         place.process.close()
 
-    def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
-        """See ``Transport.publish``."""
-        scored = {role: trained[role] for role in self._board.roles}
-        self._board.publish(step, weights_of(scored))
-
     def close(self) -> None:
         """See ``Transport.close``."""
         for place in self._places.values():
@@ -144,10 +135,11 @@ class Processes:
         self._news.put(_Silent(actor))
 
 
-def module_of(setup: Setup) -> str:
-    """Where ``setup`` was defined."""
-    module: str = getattr(setup, "func", setup).__module__
-    return module
+def modules_of(setup: Any) -> list[str]:
+    """Where ``setup``, and the functions that it is given, were defined."""
+    if isinstance(setup, partial):
+        return [name for one in (setup.func, *setup.args) for name in modules_of(one)]
+    return [setup.__module__] if callable(setup) else []
 
 
 def slow_modules() -> list[str]:
@@ -174,21 +166,20 @@ def _signals_kept() -> Iterator[None]:
 
 
 def _act(
-    setup: Setup,
-    board: WeightBoard,
+    setup: Callable[[], Work],
     actor: int,
     pipe: Any,
     threads: int,
     cores: tuple[int, ...],
 ) -> None:
-    """What an actor's process does: score what it is asked for until nobody is left to ask."""
+    """What an actor's process does: answer what it is asked until nobody is left to ask."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_STARTER)  # whoever started us decides
     threading.Thread(target=_leave_with_the_starter, daemon=True).start()
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # nobody is left to ask, or to be told
         try:
             _keep_to(cores)
-            working = setup()
+            work = setup()
         except Exception as error:
             pipe.send(_crashed(actor, None, error))
             return
@@ -196,11 +187,11 @@ def _act(
         while True:
             number = pipe.recv()
             try:
-                found = working.score(actor, number, board.read(working.weights))
+                answer = work(actor, number)
             except Exception as error:
                 pipe.send(_crashed(actor, number, error))
                 return
-            pipe.send(found)
+            pipe.send(answer)
 
 
 def _keep_to(cores: tuple[int, ...]) -> None:

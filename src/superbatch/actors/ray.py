@@ -7,7 +7,6 @@ reference, under the same paths; relative ones begin in the learner's folder whe
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -16,7 +15,7 @@ import ray
 import torch
 from ray.exceptions import RayActorError, RayError
 
-from superbatch.actors.actor import Setup, Weights, on_host, weights_of
+from superbatch.actors.actor import Setup, Weights, arrays_of
 from superbatch.actors.membership import (
     LOOK_AGAIN,
     Demands,
@@ -26,9 +25,8 @@ from superbatch.actors.membership import (
     join,
     leave,
 )
-from superbatch.actors.news import Crashed, Died, Found, News, Ready
+from superbatch.actors.news import Answer, Crashed, Died, Found, News, Ready
 from superbatch.errors import SuperbatchError
-from superbatch.learner import Learner
 from superbatch.types import Role
 
 
@@ -62,7 +60,6 @@ class Cluster:
         self._joined = join(address, demands)
         self._room = Room(demands)
         self._setup = ray.put(from_here(setup))
-        self._roles = tuple(weights)
         self._threads = threads
         self._kind: Any = ray.remote(_Host).options(**demands.options())
         self._handles: dict[int, Any] = {}
@@ -79,7 +76,7 @@ class Cluster:
 
     def ask(self, actor: int, number: int) -> None:
         """See ``Transport.ask``."""
-        self._pending[self._handles[actor].score.remote(number, self._published)] = actor
+        self._pending[self._handles[actor].answer.remote(number, self._published)] = actor
 
     def news(self, seconds: float) -> News | None:
         """See ``Transport.news``."""
@@ -108,9 +105,11 @@ class Cluster:
         self._beginning.discard(actor)
         self._pending = {ref: other for ref, other in self._pending.items() if other != actor}
 
-    def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
-        """See ``Transport.publish``: one copy, which every host fetches once."""
-        self._published = self._put(step, weights_of({role: trained[role] for role in self._roles}))
+    def publish(self, step: int, weights: Weights) -> None:
+        """Have ``weights`` used by all that is asked from now on, if they are newer than what an
+        actor has: one copy, which every host fetches once.
+        """
+        self._published = self._put(step, weights)
 
     def close(self) -> None:
         """See ``Transport.close``; a Ray that was started for this run ends with it."""
@@ -120,11 +119,7 @@ class Cluster:
         self._handles = {}
 
     def _put(self, step: int, weights: Weights) -> Published:
-        arrays = {
-            role: {name: on_host(tensor) for name, tensor in tensors.items()}
-            for role, tensors in weights.items()
-        }
-        return Published(step, [ray.put(arrays)])
+        return Published(step, [ray.put(arrays_of(weights))])
 
 
 _NOBODY_WORKS = 0.05  # seconds after which who waits for news of nobody looks again
@@ -155,7 +150,7 @@ class _Host:
         self._setup = setup
         self._threads = threads
         self._working: Any = None
-        self._step: int | None = None
+        self._step = -1
 
     def ready(self) -> News:
         """Open the data and build the models."""
@@ -166,16 +161,16 @@ class _Host:
             return self._crashed(None, error)
         return Ready(self._actor)
 
-    def score(self, number: int, published: Published) -> News:
-        """Score super-batch ``number`` with the weights that were ``published``."""
+    def answer(self, number: int, published: Published) -> News:
+        """Do what ``number`` stands for, with weights as ``published`` or newer."""
         try:
-            if published.step != self._step:
+            if published.step > self._step:
                 self._load(ray.get(published.weights[0]))
-                self._step = published.step
-            found: Found = self._working.score(self._actor, number, published.step)
+            answer: Answer = self._working.answer(self._actor, number, published.step)
+            self._step = max(published.step, answer.weights_step)
         except Exception as error:
             return self._crashed(number, error)
-        return found
+        return answer
 
     def _load(self, arrays: dict[Role, dict[str, np.ndarray]]) -> None:
         with torch.no_grad():
