@@ -82,6 +82,17 @@ def apart(ray_hosts):
     join_as_test(ray_hosts.address)
 
 
+@pytest.fixture(scope="module")
+def without_ray():
+    """This process is part of no Ray cluster while a module begins one of its own."""
+    ray = pytest.importorskip("ray")
+    address = ray.get_runtime_context().gcs_address if ray.is_initialized() else None
+    ray.shutdown()
+    yield
+    if address:
+        join_as_test(address)
+
+
 def join_as_test(address):
     """Connect to a cluster, whose actors then see what tests see."""
     import ray

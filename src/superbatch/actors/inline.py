@@ -1,12 +1,10 @@
 """The exact actor: scores in this process, with the weights of the last update."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
 from superbatch.actors import Scored
-from superbatch.actors.fleet import Rates
 from superbatch.actors.scorers import Scorer
 from superbatch.clock import Clock
 from superbatch.learner import Learner
@@ -30,13 +28,11 @@ class InlineActor:
         self._device = device
         self._clock = clock or Clock()
         self._step = step
-        self._rates = Rates()
 
     def __iter__(self) -> Iterator[Scored]:
         """The next super-batch, scored with the weights as they are when it is asked for."""
         batches = iter(self._source)
         while True:
-            begun = time.perf_counter()
             with self._clock("data"):
                 batch = next(batches, None)
                 if batch is None:
@@ -44,7 +40,6 @@ class InlineActor:
                 batch = to_device(batch, self._device)
             with self._clock("scoring"):
                 scored = self._scorer(batch)
-            self._rates.scored(time.perf_counter() - begun)
             yield Scored(scored.examples, scored.scores, scored.losses, self._step)
 
     def publish(self, step: int, trained: Mapping[Role, Learner]) -> None:
@@ -52,12 +47,8 @@ class InlineActor:
         self._step = step
 
     def metrics(self) -> Metrics:
-        """What the one here could deliver if it did nothing else; there are none elsewhere."""
-        return {
-            "actors/count": 0,
-            "actors/super_batches_per_second": self._rates.per_second(1),
-            "actors/lost": 0,
-        }
+        """There are none elsewhere."""
+        return {"actors/count": 0, "actors/super_batches_per_second": 0.0, "actors/lost": 0}
 
     def close(self) -> None:
         """Nothing was taken."""
