@@ -42,11 +42,11 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_hosts():
-    """A Ray cluster of one host that all tests of a process share, and to which they add others.
+    """A Ray cluster of one host that the tests of a module share, and to which they add others.
 
-    It takes seconds to start. A host that dies is missed after two, and not after a quarter of a
+    It takes seconds to start, and a process that was in another meanwhile cannot come back to it. A host that dies is missed after two, and not after a quarter of a
     minute as outside of tests.
     """
     ray = pytest.importorskip("ray")
@@ -80,17 +80,6 @@ def apart(ray_hosts):
     ray.shutdown()
     yield ray_hosts
     join_as_test(ray_hosts.address)
-
-
-@pytest.fixture(scope="module")
-def without_ray():
-    """This process is part of no Ray cluster while a module begins one of its own."""
-    ray = pytest.importorskip("ray")
-    address = ray.get_runtime_context().gcs_address if ray.is_initialized() else None
-    ray.shutdown()
-    yield
-    if address:
-        join_as_test(address)
 
 
 def join_as_test(address):

@@ -47,7 +47,7 @@ TWO = ["--ranks.launcher=ray", "--ranks.count=2"]
 
 
 @pytest.fixture(scope="module")
-def cluster(without_ray):
+def cluster():
     """A Ray of this module; the mark that is in the environment of its processes."""
     mark = f"SUPERBATCH_TEST={uuid.uuid4()}"
     with pytest.MonkeyPatch.context() as patched:

@@ -187,13 +187,15 @@ def goal(bench: Bench) -> Study:
     """Fully decayed at 54 % of uniform's updates, against uniform's best in all of its own."""
     preset = bench.preset
     steps = int(SHARE_OF_UPDATES * preset.steps)
+    plain, both = {"score-view": "plain"}, {"data.path": bench.data.both}
     return Study(
         bench.data,
         (bench.uniform(),),
         (
-            bench.selecting("learnability", "classact", {"score-view": "plain"}, steps=steps),
+            bench.selecting("learnability", "classact", plain, steps=steps),
             bench.uniform("uniform, ended sooner", round(1.1 * steps)),
             bench.uniform("uniform, clean part too", data__path=bench.data.both),
+            bench.selecting("learnability, clean part too", "classact", plain | both, steps=steps),
         ),
         follows=False,
     )
