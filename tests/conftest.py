@@ -46,8 +46,8 @@ def real_data() -> Path:
 def ray_hosts():
     """A Ray cluster of one host that the tests of a module share, and to which they add others.
 
-    It takes seconds to start, and a process that was in another meanwhile cannot come back to it. A host that dies is missed after two, and not after a quarter of a
-    minute as outside of tests.
+    It takes seconds to start, and a process that was in another meanwhile cannot come back to it. A
+    host that dies is missed after two, and not after a quarter of a minute as outside of tests.
     """
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
