@@ -298,7 +298,7 @@ def trained_reference(
         ) from stopped
     seconds = summary["seconds"]
     return {
-        "checkpoint": summary["checkpoint"],
+        "checkpoint": str(weights_path(str(path))),  # the run may have been moved since
         "examples_learned": summary["examples_learned"],
         "recomputed": "recompute" in summary["flops"]["by_role"]["learner"],
         "seconds": seconds["total"] - seconds["by_phase"].get("evaluation", 0.0),

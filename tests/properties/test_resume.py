@@ -88,6 +88,17 @@ def test_stopped_and_resumed_is_identical(name, sections, tmp_path):
     assert outcome(tmp_path / "interrupted") == outcome(tmp_path / "through")
 
 
+def test_a_run_goes_on_where_it_was_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped):  # its reference is trained by then
+        training.start(config("classact", "begun/run"), stop_after(40))
+    (tmp_path / "begun").rename("moved")
+    monkeypatch.chdir("moved")
+    training.resume(tmp_path / "moved" / "run")
+    training.start(config("classact", tmp_path / "through"))
+    assert outcome(tmp_path / "moved" / "run") == outcome(tmp_path / "through")
+
+
 def lines(path):
     return path.read_text().count("\n") if path.exists() else 0
 
