@@ -88,6 +88,18 @@ def test_losses_in_parts_equal_losses_at_once():
     assert torch.allclose(at_once, in_parts, atol=1e-6)
 
 
+@pytest.mark.parametrize(("asked", "sizes"), [(0, [256, 256, 88]), (400, [400, 200])])
+def test_on_a_cpu_rows_are_scored_as_its_caches_hold_them_unless_asked_otherwise(asked, sizes):
+    learner, seen = linear_learner(micro_batch_size=asked), []
+    learner.model.register_forward_hook(lambda module, inputs, out: seen.append(len(inputs[0])))
+    losses = learner.losses(batch(600))
+    assert seen == sizes
+    assert torch.allclose(losses, loss_source(learner.model, Classification())(batch(600)))
+    seen.clear()
+    learner.step(batch(300))
+    assert seen == [300]  # what is learned from is another matter
+
+
 def test_scores_are_fp32_under_bf16():
     losses = loss_source(network(), Classification(), bf16=True)(batch())
     assert losses.dtype == torch.float32

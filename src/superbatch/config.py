@@ -199,7 +199,8 @@ class Optimise(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """In the learn loss only."""
     micro_batch_size: int = Field(0, ge=0)
-    """Examples in one pass, gradients summed; 0: all at once."""
+    """Examples in one pass, gradients summed; 0: all at once, of those that are scored on a CPU as
+    many as fit its caches."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Of an average of the learner's weights that is evaluated instead; 0: none."""
     bf16: bool = False

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from superbatch.distributed import counts, mean_over_ranks
 from superbatch.errors import ConfigError
-from superbatch.passes import InParts, autocast, split, traceless
+from superbatch.passes import InParts, autocast, rows_at_once, split, traceless
 from superbatch.sharding import (
     as_held,
     average_gradients,
@@ -121,7 +121,7 @@ class Learner:
         return traceless(
             self._seen(through),
             function,
-            micro_batch_size=self.optimisation.micro_batch_size,
+            micro_batch_size=rows_at_once(self.optimisation.micro_batch_size, self.model),
             bf16=self.optimisation.bf16,
         )
 

@@ -22,6 +22,9 @@ from superbatch.types import Batch, LossSource, size, take
 
 T = TypeVar("T")
 
+ROWS_ON_CPU = 256
+"""More do not fit its caches: small ConvNets then take twice as long for each row."""
+
 
 @contextmanager
 def scoring(model: nn.Module) -> Iterator[None]:
@@ -94,8 +97,8 @@ def traceless(
 ) -> Callable[[Batch], T]:
     """``function`` of ``model`` and a batch, without a trace on the model or the random state.
 
-    The model sees ``micro_batch_size`` rows at a time, if that is not 0; ``function`` sees its
-    answer to all of them.
+    The model sees ``micro_batch_size`` rows at a time, 0: all at once; ``function`` sees its answer
+    to all of them.
     """
     in_parts = InParts(model, micro_batch_size)
 
@@ -111,6 +114,12 @@ def loss_source(
 ) -> LossSource:
     """The act losses of ``model``, without a trace, fp32; in parts if ``micro_batch_size`` > 0."""
     return traceless(model, task.act_loss, micro_batch_size=micro_batch_size, bf16=bf16)
+
+
+def rows_at_once(asked: int, model: nn.Module) -> int:
+    """How many rows ``model`` scores at a time: as ``asked``; if that is 0 what suits its device."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    return asked or (ROWS_ON_CPU if on_cpu else 0)
 
 
 def split(batch: Batch, part_size: int, of_ranks: Sequence[int] | None = None) -> list[Batch]:

@@ -12,7 +12,7 @@ from torch import nn
 from superbatch.config import Config
 from superbatch.errors import ConfigError, Stopped
 from superbatch.files import file_digest
-from superbatch.passes import traceless
+from superbatch.passes import rows_at_once, traceless
 from superbatch.problems import Problem
 from superbatch.problems.weights import is_open_clip, weights_path
 from superbatch.recipes import recipe
@@ -187,7 +187,7 @@ def scored_through(
     return traceless(
         torch.compile(model) if settings.compile else model,  # type: ignore[arg-type]
         function,
-        micro_batch_size=settings.micro_batch_size,
+        micro_batch_size=rows_at_once(settings.micro_batch_size, model),
         bf16=settings.bf16,
     )
 

@@ -13,7 +13,7 @@ from superbatch.config import Config
 from superbatch.devices import pick_device
 from superbatch.errors import ConfigError
 from superbatch.measures import MEASURES
-from superbatch.passes import traceless
+from superbatch.passes import rows_at_once, traceless
 from superbatch.problems import Problem, problem_of
 from superbatch.scoring import Job, blocks_of
 from superbatch.tables import LossTable
@@ -155,7 +155,9 @@ def measure_of(
         suffix = column.removeprefix(LOSS)
         return losses(said, batch) | {f"image{suffix}": found.image, f"text{suffix}": found.text}
 
-    return traceless(model, both if arguments.embeddings else losses, bf16=arguments.bf16)
+    function = both if arguments.embeddings else losses
+    rows = rows_at_once(0, model)
+    return traceless(model, function, micro_batch_size=rows, bf16=arguments.bf16)
 
 
 class _Said(nn.Module):

@@ -50,7 +50,7 @@ def in_colour(image: Tensor) -> Tensor:
 
 
 def labelled_batches(
-    examples: Examples, rows: Int64[np.ndarray, " rows"] | None = None, *, batch_size: int = 500
+    examples: Examples, rows: Int64[np.ndarray, " rows"] | None = None, *, batch_size: int = 250
 ) -> Iterator[Batch]:
     """``rows`` of ``examples``, or all of them, once, in order."""
     rows = np.arange(len(examples)) if rows is None else rows
