@@ -43,6 +43,8 @@ class Data:
     """Other small sets that a reference can learn, by name."""
     both: str = ""
     pairs: bool = False
+    side: int = 32
+    """Of its images, in pixels, as models see them."""
 
     def read(self, on: str) -> Flags:
         """The flags that learn it and evaluate on "test" or "validation"."""
@@ -187,7 +189,12 @@ def described_digits(source: Path, out: Path) -> None:
 
 
 def labelled(
-    name: str, says: str, make: Callable[[Path, Path], None], test: str, parts: tuple[str, ...] = ()
+    name: str,
+    says: str,
+    make: Callable[[Path, Path], None],
+    test: str,
+    parts: tuple[str, ...] = (),
+    side: int = 32,
 ) -> Data:
     """A set whose files are those of `write_sets`."""
     here = f"$RUNS/data/{name}"
@@ -203,6 +210,7 @@ def labelled(
         clean=f"{here}/clean.parquet",
         parts={part: f"{here}/{part}.parquet" for part in parts},
         both=f"{here}/both.parquet",
+        side=side,
     )
 
 
@@ -264,6 +272,7 @@ DATA: Mapping[str, Data] = MappingProxyType(
                 "300 of scikit-learn's digits, 40 % of the labels replaced; 100 others are clean",
                 partial(digits, 0.4),
                 "$RUNS/data/digits-noisy/test.parquet",
+                side=8,
             ),
             Data(
                 name="pairs-moved",

@@ -95,7 +95,7 @@ def write(found: Mapping[str, Any], out: Path) -> list[Path]:
 HEAD = (
     "| arm | final | difference to uniform | updates saved | FLOPs saved, paper / full "
     "| TFLOPs, paper / full | at equal FLOPs | ended sooner | clean "
-    "| seconds over predicted, clock / processor |\n"
+    "| seconds of the processor, over uniform's / over the models' rates |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 
@@ -105,12 +105,6 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [f"### {found['claim']} ({found['paper']['where']})", "", found["paper"]["says"], ""]
     for study in found["studies"]:
         lines += [f"**{study['says']}**", "", HEAD, *map(row, study["arms"]), ""]
-        slow = [arm["name"] for arm in study["arms"] if arm["seconds"]["slower_than_predicted"]]
-        if slow:
-            lines += [
-                f"More than 1.15 times the seconds that FLOPs predict: {', '.join(slow)}.",
-                "",
-            ]
         for name, fit in study.get("fits", {}).items():
             lines.append(
                 f"- {name}: tends to {interval(fit['offset'], '{:.3f}')} with exponent "
@@ -133,6 +127,7 @@ def row(arm: Mapping[str, Any]) -> str:
     clean = (arm["clean_share"] or {}).get("chosen")
     paper, full = (value / 1e12 for value in arm["flops"].values())
     saved = [spread(arm[f"compute_speedup_{name}"], "{:.0%}") for name in ("paper", "full")]
+    once = f" + {arm['paid_once'] / 1e12:.3g} once" if arm["paid_once"] else ""
     equal, sooner = arm["equal_compute"], arm["sooner"]
     cells = [
         arm["name"],
@@ -140,19 +135,24 @@ def row(arm: Mapping[str, Any]) -> str:
         "-" if is_baseline else interval(arm["difference"], "{:+.4f}"),
         "-" if is_baseline else spread(arm["learner_speedup"], "{:.0%}"),
         "-" if is_baseline else " / ".join(saved),
-        f"{paper:.3g} / {full:.3g}",
+        f"{paper:.3g} / {full:.3g}" + once,
         "-" if equal is None else interval(equal["difference"], "{:+.4f}"),
         "-" if sooner is None else ended_sooner(sooner),
         "-" if clean is None else f"{clean['mean']:.3f}",
-        "-" if is_baseline else over_predicted(arm["seconds"]),
+        over_predicted(arm["seconds"]),
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def over_predicted(seconds: Mapping[str, Any]) -> str:
-    """Seconds over what FLOPs predict, by the clock and by the processor."""
-    both = (seconds["over_predicted"], seconds["processor_over_predicted"])
-    return " / ".join("?" if value is None else f"{value:.2f}" for value in both)
+    """Seconds of the processor over uniform's, and over what the FLOPs of each model predict."""
+    both = (seconds["processor_relative"], seconds["processor_over_rates"])
+    return " / ".join(known(value, "{:.2f}") for value in both)
+
+
+def known(value: float | None, form: str) -> str:
+    """A number, or "?" where a session was lost and it is not known."""
+    return "?" if value is None else form.format(value)
 
 
 def ended_sooner(sooner: Mapping[str, Any]) -> str:
@@ -160,7 +160,7 @@ def ended_sooner(sooner: Mapping[str, Any]) -> str:
     return (
         f"{interval(sooner['difference'], '{:+.4f}')} with {sooner['updates']:.0%} of updates, "
         f"{sooner['relative_flops']['full']:.0%} of FLOPs, "
-        f"{sooner['seconds']['relative']:.0%} of seconds"
+        f"{known(sooner['seconds']['processor_relative'], '{:.0%}')} of seconds"
     )
 
 

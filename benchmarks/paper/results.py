@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import pyarrow.parquet as parquet
+
 from paper.arm import Arm
 from paper.claims import Study
 from paper.follow import Followed, comparison_of, followed, has_ended, summary_of
+from paper.rates import predicted_seconds
 from paper.store import Store
 from superbatch.report.curves import recipe_curve
 from superbatch.report.read import Run
@@ -19,8 +22,6 @@ from superbatch.report.statistics import paired_interval, spread
 
 
 Summaries = Sequence[Mapping[str, Any]]
-SLOWER = 1.15
-"""Seconds over what FLOPs predict, from which it is said."""
 
 
 def study_numbers(store: Store, study: Study, seeds: Sequence[int], grid: int) -> dict[str, Any]:
@@ -64,9 +65,9 @@ def arm_numbers(
         "paid_once": paid_once(store, arm, seeds),
         "clean_share": clean_share(spent),
         "equal_compute": equal_compute(store, again, seeds),
-        "sooner": sooner(store, again, baseline, seeds),
+        "sooner": sooner(store, study, again, seeds),
         "curve": curve(runs, comparison.metric),
-        "seconds": seconds(store, arm, baseline, seeds)
+        "seconds": seconds(store, study, arm, seeds)
         | {"speedup": summary.spreads["seconds_speedup"].to_json()},
     }
 
@@ -111,13 +112,19 @@ def clean_share(spent: Summaries) -> dict[str, Any] | None:
 
 
 def paid_once(store: Store, arm: Arm, seeds: Sequence[int]) -> float:
-    """FLOPs that went before and are not in the arm's own: the run its table or order is of."""
+    """FLOPs that went before and are not in the arm's own: the run that its order is of, or the
+    training of the model that its table is of and that model's pass over the data.
+    """
     if arm.made is None:
         return 0.0
     source = summaries(store, arm.made.source, [arm.made.source_seed(seed) for seed in seeds])
     if arm.made.kind == "order":
         return fmean(one["flops"]["full"] for one in source)
-    return fmean(one["flops"]["by_role"]["reference"]["pretrain"] for one in source)
+    path = store.places.expand(arm.made.path(seeds[0]))
+    rows = parquet.read_metadata(path).num_rows
+    reference = [one["flops"]["by_role"]["reference"] for one in source]
+    a_row = reference[0]["score"] / source[0]["examples_seen"]
+    return float(fmean(one["pretrain"] for one in reference) + rows * a_row)
 
 
 def equal_compute(
@@ -140,11 +147,12 @@ def equal_compute(
 
 
 def sooner(
-    store: Store, again: Followed | None, baseline: Arm, seeds: Sequence[int]
+    store: Store, study: Study, again: Followed | None, seeds: Sequence[int]
 ) -> dict[str, Any] | None:
     """The arm ended where it had passed uniform's best: what is left of updates, FLOPs, seconds."""
     if again is None or again.sooner is None or not has_ended(store, again.sooner, seeds):
         return None
+    baseline = study.baseline(again.arm)
     ours, base = summaries(store, again.sooner, seeds), summaries(store, baseline, seeds)
     curves = [store.run_of(baseline, seed).curve(metric_of(base[0]))[1] for seed in seeds]
     bests = [float(values.max()) for values in curves]
@@ -160,7 +168,7 @@ def sooner(
         "updates": again.sooner.steps / baseline.steps,
         "flops": flops(ours),
         "relative_flops": relative_flops(ours, base),
-        "seconds": seconds(store, again.sooner, baseline, seeds),
+        "seconds": seconds(store, study, again.sooner, seeds),
     }
 
 
@@ -174,10 +182,11 @@ def final(summary: Mapping[str, Any]) -> float:
     return float(summary["val"][metric_of(summary).removeprefix("val/")])
 
 
-def seconds(store: Store, arm: Arm, baseline: Arm, seeds: Sequence[int]) -> dict[str, Any]:
+def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[str, Any]:
     """Of the clock, without evaluation, and of the processor, with; each over uniform's, and over
-    what its FLOPs predict at uniform's seconds a FLOP.
+    what its FLOPs predict: at uniform's seconds a FLOP, and at each model's own.
     """
+    baseline = study.baseline(arm)
     ours, base = summaries(store, arm, seeds), summaries(store, baseline, seeds)
     clock = [trained_seconds(one) for one in ours]
     theirs = [trained_seconds(one) for one in base]
@@ -186,16 +195,31 @@ def seconds(store: Store, arm: Arm, baseline: Arm, seeds: Sequence[int]) -> dict
     processor = mean_known([store.processor_seconds(arm, seed) for seed in seeds])
     its = mean_known([store.processor_seconds(baseline, seed) for seed in seeds])
     of_processor = processor / its if processor and its else None
-    over = measured / relative_flops(ours, base)["full"]
+    at_rates = mean_known(
+        [
+            predicted_seconds(one["flops"]["by_role"], store.config_of(arm, seed), study.data.side)
+            for one, seed in zip(ours, seeds, strict=True)
+        ]
+    )
     return {
         "measured": spread(clock).to_json(),
         "relative": measured,
-        "over_predicted": over,
+        "over_predicted": measured / relative_flops(ours, base)["full"],
         "processor": processor,
         "processor_relative": of_processor,
         "processor_over_predicted": of_processor / all_flops if of_processor else None,
-        "slower_than_predicted": over > SLOWER,
+        "predicted_at_rates": at_rates,
+        "processor_over_rates": processor / at_rates if processor and at_rates else None,
+        "paid_once": seconds_paid_once(store, arm, seeds),
     }
+
+
+def seconds_paid_once(store: Store, arm: Arm, seeds: Sequence[int]) -> float | None:
+    """Of the processor, for what went before and is not in the arm's own."""
+    made = arm.made
+    if made is None:
+        return 0.0
+    return mean_known([store.seconds_paid_once(made, seed) for seed in seeds])
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:

@@ -93,7 +93,7 @@ class Store:
             for name, path in given.items():
                 words = [word.replace(name, path) for word in words]
             out.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.redirect_stdout(sys.stderr):
+            with self._timed(out.stem), contextlib.redirect_stdout(sys.stderr):
                 code = main([*words, f"--out={out}"])
             if code != 0:
                 raise RunError(f"superbatch {' '.join(words)} failed, see above")
@@ -101,12 +101,28 @@ class Store:
     def processor_seconds(self, arm: Arm, seed: int) -> float | None:
         """What the run and its reference took of the processor; None where a session was lost."""
         names = [arm.key(seed)]
-        config = Config.model_validate(RunFolder.open(self.folder(arm, seed)).config())
+        config = self.config_of(arm, seed)
         if trains_reference(config):
             names.append(reference_key(config))
         parts = [self._sessions(name) for name in names]
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
+
+    def seconds_paid_once(self, made: Made, seed: int) -> float | None:
+        """Processor seconds of what ``made`` is made of and of making it: for a table its model's
+        training, for an order the whole run. None where a session was lost.
+        """
+        source, its_seed = made.source, made.source_seed(seed)
+        if made.kind == "order":
+            before = self.processor_seconds(source, its_seed)
+        else:
+            before = self._sessions(reference_key(self.config_of(source, its_seed)))
+        making = self._sessions(Path(made.path(seed)).stem)
+        return None if before is None or making is None else before + making
+
+    def config_of(self, arm: Arm, seed: int) -> Config:
+        """What the run was configured as."""
+        return Config.model_validate(RunFolder.open(self.folder(arm, seed)).config())
 
     def _reference(self, config: Config, around: Surroundings) -> None:
         """Train the reference that runs share, so that no two processes do at once."""

@@ -1,0 +1,51 @@
+"""Rates: the seconds that a run's FLOPs should take here, each model at its own pace.
+
+A small model does fewer FLOPs a second than a large one, so the seconds of a run cannot follow its
+FLOPs alone. What is left to judge is what the loop around the models costs.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+from superbatch.cli.cost_price import model_flops, model_seconds
+from superbatch.config import Config
+from superbatch.cost import FORWARDS_PER_UPDATE
+from superbatch.models.conv import parse_conv_name
+from superbatch.models.variants import parse_vit_name
+
+
+FORWARD = ("score", "evaluate", "recompute")
+"""Kinds of FLOPs in a ledger that are of forward passes alone."""
+CLASSES = 10
+"""Of the models that are timed; a head takes next to nothing."""
+
+
+@cache
+def seconds_per_flop(name: str, side: int) -> tuple[float, float]:
+    """Of a forward pass and of an update on images of ``side`` pixels, timed for some seconds."""
+    flops = model_flops(name, image_size=side, classes=CLASSES)
+    price = model_seconds(name, image_size=side, classes=CLASSES)
+    return price.forward / flops, price.update / (FORWARDS_PER_UPDATE * flops)
+
+
+def predicted_seconds(
+    by_role: Mapping[str, Mapping[str, float]], config: Config, side: int
+) -> float | None:
+    """Of all FLOPs in ``by_role``, evaluations included; None for models that are not timed."""
+    if config.task != "classification":
+        return None
+    names = config.models.model_dump()
+    spent = {role: kinds for role, kinds in by_role.items() if any(kinds.values())}
+    if not all(is_timed(names[role]) for role in spent):
+        return None
+    total = 0.0
+    for role, kinds in spent.items():
+        forward, update = seconds_per_flop(names[role], side)
+        for kind, flops in kinds.items():
+            total += flops * (forward if kind in FORWARD else update)
+    return total
+
+
+def is_timed(name: str) -> bool:
+    """Whether the name says all that it takes to build the model."""
+    return bool(parse_vit_name(name) or parse_conv_name(name))
