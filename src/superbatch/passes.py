@@ -117,7 +117,7 @@ def loss_source(
 
 
 def rows_at_once(asked: int, model: nn.Module) -> int:
-    """How many rows ``model`` scores at a time: as ``asked``; if that is 0 what suits its device."""
+    """How many rows ``model`` scores at a time: as ``asked``; if that is 0, as suits its device."""
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return asked or (ROWS_ON_CPU if on_cpu else 0)
 
