@@ -119,6 +119,13 @@ GOAL = replace(
     data={"GOAL": ("cifar10n-worse", "cifar10n-random1", "tiny-imagenet-noisy")},
 )
 
+GOAL_WIDE = replace(
+    GOAL,
+    says="one core, minutes a run: a learner 27 times its reference, 225 times its online model",
+    learner="conv-64/2",
+    reference_actor="conv-12/2",
+)
+
 GPU = replace(
     CPU,
     says="one GPU, bf16, compiled, ViT-S/4 learner",
@@ -216,6 +223,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "cpu": CPU,
         "goal": GOAL,
+        "goal-wide": GOAL_WIDE,
         "gpu": GPU,
         "gpu-b": replace(GPU, says="the same with a ViT-B/4 learner", learner="B/4", actor="Ti/4"),
         "paper": PAPER,
