@@ -72,6 +72,8 @@ def test_every_claim_is_whole(checked, claim):
             assert arm["seconds"]["measured"]["mean"] > 0
             assert arm["seconds"]["over_predicted"] > 0
             assert arm["seconds"]["processor"] > 0
+            timed = study["data"] == "digits-noisy"
+            assert bool(arm["seconds"]["processor_over_rates"]) == timed
             assert arm["curve"]["step"][-1] == arm["steps"]
             mean = sum(one["final"] for one in arm["by_seed"]) / 2
             assert arm["curve"]["mean"][-1] == pytest.approx(mean, abs=1e-5)
@@ -127,7 +129,32 @@ def test_a_table_and_a_replayed_order_are_the_live_run_for_less(checked):
     assert found["its order"]["paid_once"] == found["live"]["flops"]["full"]
     saved = found["live"]["flops"]["full"] - found["table"]["flops"]["full"]
     assert saved == sum(found["live"]["flops_by_role"]["reference"].values())
-    assert found["table"]["paid_once"] == found["live"]["flops_by_role"]["reference"]["pretrain"]
+    reference = found["live"]["flops_by_role"]["reference"]
+    a_row = reference["score"] / (12 * 32)  # live, 12 super-batches of 32 were scored
+    assert found["table"]["paid_once"] == reference["pretrain"] + 300 * a_row
+    assert found["table"]["seconds"]["paid_once"] > 0
+    assert found["its order"]["seconds"]["paid_once"] > found["live"]["seconds"]["processor"]
+    assert found["live"]["seconds"]["paid_once"] == 0
+
+
+def test_seconds_are_predicted_from_the_pace_of_each_model(monkeypatch):
+    from paper import rates
+
+    from superbatch.recipes import recipe
+
+    pace = {"S/4": (2.0, 3.0), "Ti/4": (5.0, 7.0)}
+    monkeypatch.setattr(rates, "seconds_per_flop", lambda name, side: pace[name])
+    models = {"learner": "S/4", "online": "mu-2400/4", "reference": "Ti/4"}
+    config = recipe("classact").changed(models=models)
+    spent = {
+        "learner": {"score": 0, "learn": 100, "pretrain": 0, "evaluate": 10},
+        "online": {"score": 0, "learn": 0, "pretrain": 0, "evaluate": 0},
+        "reference": {"score": 20, "learn": 0, "pretrain": 60, "evaluate": 0, "recompute": 4},
+    }
+    # 10 * 2 + 100 * 3 of the learner, (20 + 4) * 5 + 60 * 7 of the reference
+    assert rates.predicted_seconds(spent, config, 8) == 860
+    towers = config.changed(models={"learner": "S/8+mu-100"})
+    assert rates.predicted_seconds(spent, towers, 8) is None
 
 
 def test_a_smaller_actor_costs_less(checked):

@@ -84,9 +84,9 @@ def write(found: Mapping[str, Any], out: Path) -> list[Path]:
     """The numbers and the figure of a claim in ``out``."""
     from paper.figures import write_figure  # matplotlib is slow to import
 
-    usual = found["preset"] in ("cpu", found["claim"].lower())
-    suffix = "" if usual else f"-{found['preset']}"
-    path = out / f"paper-{str(found['claim']).lower()}{suffix}.json"
+    claim, preset = str(found["claim"]).lower(), str(found["preset"])
+    name = preset if preset.startswith(claim) else f"{claim}-{preset}".removesuffix("-cpu")
+    path = out / f"paper-{name}.json"
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, found)
     return [path, write_figure(found, path.with_suffix(".svg"))]
