@@ -4,6 +4,7 @@ A small model does fewer FLOPs a second than a large one, so the seconds of a ru
 FLOPs alone. What is left to judge is what the loop around the models costs.
 """
 
+import time
 from collections.abc import Mapping
 from functools import cache
 
@@ -22,9 +23,11 @@ CLASSES = 10
 
 @cache
 def seconds_per_flop(name: str, side: int) -> tuple[float, float]:
-    """Of a forward pass and of an update on images of ``side`` pixels, timed for some seconds."""
+    """Of a forward pass and of an update on images of ``side`` pixels, of the processor as runs are
+    timed; takes some seconds. Time them in as much company as the runs had.
+    """
     flops = model_flops(name, image_size=side, classes=CLASSES)
-    price = model_seconds(name, image_size=side, classes=CLASSES)
+    price = model_seconds(name, image_size=side, classes=CLASSES, clock=time.process_time)
     return price.forward / flops, price.update / (FORWARDS_PER_UPDATE * flops)
 
 

@@ -74,8 +74,16 @@ def text_flops(tower: str | None) -> int | float:
     return transformer_forward_flops(tokens, width=width, depth=depth, mlp=4 * width)
 
 
-def model_seconds(name: str, *, image_size: int, classes: int) -> Price:
-    """Seconds per image of a forward pass and of an update on this device, after a few seconds."""
+def model_seconds(
+    name: str,
+    *,
+    image_size: int,
+    classes: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Price:
+    """Seconds per image of a forward pass and of an update on this device, by ``clock``; takes a
+    few seconds.
+    """
     if parse_flops(name) is not None or name.startswith(PREFIX):
         raise ConfigError(f"--measure needs models that can be built here, not {name}")
     import torch
@@ -98,11 +106,11 @@ def model_seconds(name: str, *, image_size: int, classes: int) -> Price:
         optimizer.zero_grad()
 
     def seconds(work: Callable[[int], None], count: int) -> float:
-        start = time.perf_counter()
+        start = clock()
         work(count)
         if device.type != "cpu":
             torch.accelerator.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     return Price(_seconds_per_image(forward, seconds), _seconds_per_image(update, seconds))
 
