@@ -7,6 +7,7 @@ FLOPs alone. What is left to judge is what the loop around the models costs.
 import time
 from collections.abc import Mapping
 from functools import cache
+from statistics import median
 
 from superbatch.cli.cost_price import model_flops, model_seconds
 from superbatch.config import Config
@@ -19,6 +20,8 @@ FORWARD = ("score", "evaluate", "recompute")
 """Kinds of FLOPs in a ledger that are of forward passes alone."""
 CLASSES = 10
 """Of the models that are timed; a head takes next to nothing."""
+TIMES = 3
+"""That each is timed, of which the median counts."""
 
 
 @cache
@@ -27,8 +30,13 @@ def seconds_per_flop(name: str, side: int) -> tuple[float, float]:
     timed; takes some seconds. Time them in as much company as the runs had.
     """
     flops = model_flops(name, image_size=side, classes=CLASSES)
-    price = model_seconds(name, image_size=side, classes=CLASSES, clock=time.process_time)
-    return price.forward / flops, price.update / (FORWARDS_PER_UPDATE * flops)
+    prices = [
+        model_seconds(name, image_size=side, classes=CLASSES, clock=time.process_time)
+        for _ in range(TIMES)
+    ]
+    forward = median(price.forward for price in prices)
+    update = median(price.update for price in prices)
+    return forward / flops, update / (FORWARDS_PER_UPDATE * flops)
 
 
 def predicted_seconds(
