@@ -81,7 +81,13 @@ def actors(axes: Axes, study: Mapping[str, Any]) -> None:
         errors = [arm["difference"]["std"] or 0.0 for arm in own]
         axes.errorbar(x, y, yerr=errors, marker="o", label=criterion, color=COLOURS[index + 1])
         for arm, across, up in zip(own, x, y, strict=True):
-            axes.annotate(arm["about"]["actor"], (across, up), fontsize="x-small")
+            axes.annotate(
+                arm["about"]["actor"],
+                (across, up),
+                xytext=(7, -9),
+                textcoords="offset points",
+                fontsize="x-small",
+            )
     axes.axhline(0.0, color=COLOURS[0], linestyle="--", label="uniform")
     axes.set_xlabel("total FLOPs over uniform's, everything counted")
     axes.set_ylabel(f"{study['arms'][0]['metric']}, less uniform's")
@@ -101,6 +107,9 @@ def budgets(axes: Axes, study: Mapping[str, Any]) -> None:
         if fit is not None:
             axes.plot([value / 1e12 for value in fit["x"]], fit["y"], color=colour)
     axes.set_xscale("log")
+    spent = sorted({arm["flops"]["full"] / 1e12 for arm in study["arms"]})
+    axes.set_xticks(spent, [f"{value:.2g}" for value in spent], fontsize="x-small")
+    axes.minorticks_off()
     axes.set_xlabel("TFLOPs, everything counted")
     axes.set_ylabel(study["arms"][0]["metric"])
 
