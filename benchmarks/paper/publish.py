@@ -92,6 +92,8 @@ def write(found: Mapping[str, Any], out: Path) -> list[Path]:
     return [path, write_figure(found, path.with_suffix(".svg"))]
 
 
+SLOWER = 1.15
+"""Seconds of the processor over those of as many FLOPs of uniform's, from which it is said."""
 HEAD = (
     "| arm | final | difference to uniform | updates saved | FLOPs saved, paper / full "
     "| TFLOPs, paper / full | at equal FLOPs | ended sooner | clean "
@@ -105,6 +107,14 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [f"### {found['claim']} ({found['paper']['where']})", "", found["paper"]["says"], ""]
     for study in found["studies"]:
         lines += [f"**{study['says']}**", "", HEAD, *map(row, study["arms"]), ""]
+        slow = [
+            f"{arm['name']} ({over:.2f})"
+            for arm in study["arms"]
+            if (over := arm["seconds"]["processor_over_predicted"]) is not None and over > SLOWER
+        ]
+        if slow:
+            names = ", ".join(slow)
+            lines += [f"Over 1.15 times the seconds of its FLOPs at uniform's pace: {names}.", ""]
         for name, fit in study.get("fits", {}).items():
             lines.append(
                 f"- {name}: tends to {interval(fit['offset'], '{:.3f}')} with exponent "
