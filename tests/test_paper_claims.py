@@ -157,6 +157,18 @@ def test_seconds_are_predicted_from_the_pace_of_each_model(monkeypatch):
     assert rates.predicted_seconds(spent, towers, 8) is None
 
 
+def test_the_table_says_which_arms_took_longer_than_their_flops(checked):
+    from paper.publish import table
+
+    found = checked("C3")
+    for arm in found["studies"][0]["arms"]:
+        arm["seconds"]["processor_over_predicted"] = {"RHO": 1.16, "ClassAct": 1.14}.get(
+            arm["name"]
+        )
+    said = [line for line in table(found).splitlines() if line.startswith("Over 1.15")]
+    assert said == ["Over 1.15 times the seconds of its FLOPs at uniform's pace: RHO (1.16)."]
+
+
 def test_a_smaller_actor_costs_less(checked):
     found = arms(checked("C2"))
     for criterion in ("learnability", "easy_reference"):
