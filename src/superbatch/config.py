@@ -151,7 +151,7 @@ class Models(Section):
     (config.json). Where none is named, bert-mini learns and bert-tiny scores."""
 
     learner: str = "mu-300/4"
-    """The model that is paid for."""
+    """The model that is paid for: "S/16" (ViT L, B, S, Ti or mu-N by patch), "conv-8/2", or timm's."""
     online: str = "mu-2400/4"
     """Scores, and learns what the learner learns."""
     reference: str = "mu-2400/4"
