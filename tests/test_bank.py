@@ -147,3 +147,11 @@ def test_what_is_drawn_brings_its_importance_weights():
     assert torch.equal(weighted.index, index)
     expected = (0.5 / log_inclusion.exp()).sqrt()  # 3 of 6 are drawn
     assert weighted.examples["weight"].tolist() == pytest.approx(expected.tolist())
+
+
+def test_what_cannot_be_drawn_does_not_lighten_the_rest():
+    """Both that can be drawn are: each stands for itself, ``b / (count q) = 2 / (2 * 1)``."""
+    bank = MemoryBank(4, generator=torch.Generator().manual_seed(4), importance_exponent=1.0)
+    nan = float("nan")
+    bank.add({"id": torch.arange(4), "draw": torch.arange(4)}, torch.tensor([0.0, nan, 1.0, nan]))
+    assert bank.sample(2).examples["weight"].tolist() == pytest.approx([1.0, 1.0])

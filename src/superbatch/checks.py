@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from superbatch.config import Config, Data, Select, uses_reference
+from superbatch.config import Config, Data, Select
 from superbatch.errors import ConfigError
 from superbatch.limits import Limit, Lockstep, SamplesPerInsert
 from superbatch.places import check_actors, check_launcher
+from superbatch.roles import uses_reference
 
 
 OF_LOSSES = ("uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss")
@@ -261,10 +262,12 @@ WANTED: Mapping[str, str] = {
 def check_task(config: Config) -> None:
     """What not every task can do."""
     data = config.data
+    half = data.part if data.part.endswith("_half") else ""
     only: list[tuple[str, object, tuple[str, ...]]] = [
         ("--select.joint", config.select.joint, ("image_text",)),
         ("--data.deduplicate", data.deduplicate, ("image_text",)),
         ("--data.caption-noise", data.caption_noise, ("image_text",)),
+        ("--data.part", half, ("classification", "text")),
         ("--contrastive.score-patch", config.contrastive.score_patch, ("image_text",)),
         ("--data.label-noise", data.label_noise, ("classification", "text")),
         ("--data.truth", data.truth, ("classification", "text")),

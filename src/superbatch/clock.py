@@ -15,7 +15,7 @@ class Clock:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.seconds: dict[str, float] = {}
-        self._waits = torch.device(device).type == "cuda"
+        self._device = torch.device(device)
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -24,8 +24,8 @@ class Clock:
         try:
             yield
         finally:
-            if self._waits:
-                torch.cuda.synchronize()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def total(self) -> float:

@@ -151,7 +151,7 @@ class Models(Section):
     (config.json). Where none is named, bert-mini learns and bert-tiny scores."""
 
     learner: str = "mu-300/4"
-    """The model that is paid for: "S/16" (ViT L, B, S, Ti or mu-N by patch), "conv-8/2", or timm's."""
+    """The model that is paid for: "S/16" (ViT: L, B, S, Ti or mu-N), "conv-8/2", or timm's name."""
     online: str = "mu-2400/4"
     """Scores, and learns what the learner learns."""
     reference: str = "mu-2400/4"
@@ -333,8 +333,3 @@ class Config(Section):
                 value = old.model_validate(old.model_dump() | value)
             update[name] = value
         return self.model_validate(self.model_dump() | update)
-
-
-def uses_reference(config: Config) -> bool:
-    """Whether the criterion weighs the losses of a reference."""
-    return config.select.criterion in ("easy", "learnability", "rho_loss")

@@ -104,23 +104,38 @@ class Criterion:
 
 
 uniform = Criterion({})
-hard = Criterion({"online": 1.0})  # paper, eq. 1, scored by the small online model
-hard_learner = Criterion({"learner": 1.0})  # paper, eq. 1, scored by the learner itself
-easy = Criterion({"reference": -1.0})  # paper, eq. 2
-learnability = Criterion({"online": 1.0, "reference": -1.0})  # paper, eq. 3-4
-rho_loss = Criterion({"learner": 1.0, "reference": -1.0})  # Mindermann et al., eq. 3
+"""All alike; no model runs."""
+hard = Criterion({"online": 1.0})
+"""The small online model's loss, in nats (paper, eq. 1)."""
+hard_learner = Criterion({"learner": 1.0})
+"""The same asked of the learner itself."""
+easy = Criterion({"reference": -1.0})
+"""Minus the reference's loss, in nats (paper, eq. 2)."""
+learnability = Criterion({"online": 1.0, "reference": -1.0})
+"""Harder for the online model than for the reference, in nats (paper, eq. 3-4)."""
+rho_loss = Criterion({"learner": 1.0, "reference": -1.0})
+"""The same with the learner's own loss (Mindermann et al. 2022, eq. 3)."""
 
 # What RHO-LOSS is held against (Mindermann et al. 2022, section 4), all asked of the learner.
 _LEARNER: Mapping[Role, float] = {"learner": 1.0}
-grad_norm = Criterion(_LEARNER, measures.last_layer_gradient_norm)  # Katharopoulos & Fleuret 2018
-grad_norm_is = Criterion(_LEARNER, measures.last_layer_gradient_norm, log)  # drawn p ~ norm
-grad_norm_full = Criterion(_LEARNER, measures.gradient_norm)  # Alain et al. 2015
-entropy = Criterion(_LEARNER, measures.entropy)  # Shannon's, of the prediction
+grad_norm = Criterion(_LEARNER, measures.last_layer_gradient_norm)
+"""Norm of the loss's gradient by the logits (Katharopoulos and Fleuret 2018)."""
+grad_norm_is = Criterion(_LEARNER, measures.last_layer_gradient_norm, log)
+"""Its logarithm, so that a draw at temperature 1 is in proportion to the norm."""
+grad_norm_full = Criterion(_LEARNER, measures.gradient_norm)
+"""Norm of the gradient by all parameters (Alain et al. 2015)."""
+entropy = Criterion(_LEARNER, measures.entropy)
+"""Of the prediction, in nats."""
 conditional_entropy = Criterion(_LEARNER, measures.conditional_entropy())
-bald = Criterion(_LEARNER, measures.bald())  # Houlsby et al. 2011; Gal & Ghahramani 2016
+"""Mean entropy of predictions under dropout, in nats."""
+bald = Criterion(_LEARNER, measures.bald())
+"""What dropout leaves undecided, in nats (Houlsby et al. 2011; Gal and Ghahramani 2016)."""
 loss_minus_conditional_entropy = Criterion(_LEARNER, measures.loss_minus_conditional_entropy())
-selective_backprop = Criterion(_LEARNER, shape=log_percentile)  # Jiang et al. 2019
-infobatch = Criterion(_LEARNER, shape=keep_half_below_mean)  # Qin et al. 2023
+"""Loss under dropout beyond what the model admits not to know, in nats."""
+selective_backprop = Criterion(_LEARNER, shape=log_percentile)
+"""Logarithm of the loss's percentile in the super-batch (Jiang et al. 2019)."""
+infobatch = Criterion(_LEARNER, shape=keep_half_below_mean)
+"""Losses below the mean count half (after Qin et al. 2023)."""
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
     {

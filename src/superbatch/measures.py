@@ -232,9 +232,13 @@ def loss_minus_conditional_entropy(passes: int = PASSES) -> Measure:
 
 
 loss = Measure("loss", act_loss)
+"""The task's act loss, in nats."""
 last_layer_gradient_norm = Measure("grad_norm", output_gradient_norm, require=require_classes)
+"""See `output_gradient_norm`."""
 gradient_norm = Measure("grad_norm_full", parameter_gradient_norm, 3, require_own_loss)
+"""See `parameter_gradient_norm`."""
 entropy = Measure("entropy", prediction_entropy, require=require_classes)
+"""See `prediction_entropy`."""
 
 MEASURES: Mapping[str, Measure] = {
     measure.name: measure

@@ -3,8 +3,9 @@
 import os
 from importlib.util import find_spec
 
-from superbatch.config import Config, Ranks, uses_reference
+from superbatch.config import Config, Ranks
 from superbatch.errors import ConfigError
+from superbatch.roles import learner_scores, uses_reference
 
 
 def check_actors(config: Config) -> None:
@@ -130,12 +131,11 @@ def check_ranks(config: Config, ranks: int) -> None:
 def check_shards(config: Config) -> None:
     """What a learner in shards cannot do, since no rank has it whole."""
     criterion = config.select.criterion
-    learner_scores = criterion not in ("uniform", "hard", "easy", "learnability")
     past = config.reference_training.data == "past" and uses_reference(config)
     impossible = {
-        "--reference-training.data past keeps a second one whole": learner_scores and past,
+        "--reference-training.data past keeps a second one whole": learner_scores(config) and past,
         f"criterion {criterion} takes it apart": criterion == "grad_norm_full",
-        f"--actors.kind {config.actors.kind} sends it whole to who scores": learner_scores
+        f"--actors.kind {config.actors.kind} sends it whole to who scores": learner_scores(config)
         and config.actors.kind != "inline",
         "--contrastive.score-patch resizes whole weights": config.contrastive.score_patch
         is not None,

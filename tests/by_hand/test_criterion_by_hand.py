@@ -10,6 +10,7 @@ from superbatch.checks import OF_LOSSES
 from superbatch.config import Select
 from superbatch.criterion import Criterion
 from superbatch.errors import ConfigError
+from superbatch.roles import ROLES_OF
 
 
 BATCH = {"id": torch.tensor([7, 8, 9])}
@@ -125,6 +126,10 @@ def test_what_is_not_finite_stays_so_and_moves_no_other(name):
 
 def test_a_configuration_names_every_criterion():
     assert set(get_args(Select.model_fields["criterion"].annotation)) == set(criterion.CRITERIA)
+
+
+def test_whom_a_criterion_asks_is_known_without_it():
+    assert {name: one.roles for name, one in criterion.CRITERIA.items()} == dict(ROLES_OF)
 
 
 def test_the_criteria_that_pairs_can_be_chosen_by_together_are_sums_of_losses():

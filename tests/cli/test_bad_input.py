@@ -115,6 +115,19 @@ def test_settings_that_cannot_work(flags, said, refused):
     assert said in refused("train", "classact_ho", *flags)
 
 
+@pytest.mark.parametrize("recipe", ["uniform", "clip", "siglip"])
+def test_uniform_training_does_not_choose(recipe, refused):
+    assert (
+        f"recipe {recipe} learns all that it draws, and --select.criterion is learnability; "
+        "take a recipe that chooses, such as classact or hard"
+    ) in refused("train", recipe, "--select.criterion=learnability")
+
+
+def test_pairs_have_no_halves(refused):
+    said = refused("train", "active_clip", "--data.path=a.tar", "--data.part=first_half")
+    assert "cannot use --data.part (first_half)" in said
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

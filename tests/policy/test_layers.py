@@ -18,6 +18,7 @@ LAYERS = [
     ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
     [
         "config",
+        "roles",
         "checks",
         "places",
         "problems",

@@ -251,6 +251,24 @@ def test_an_example_of_the_bank_was_scored_when_it_had_that_score(tmp_path):
     assert all(one.probability is None for one in found.examples)
 
 
+@pytest.mark.parametrize(
+    ("select", "waits"),
+    [
+        ({}, False),
+        ({"bank_examples": None, "samples_per_insert": None}, False),
+        ({"bank_examples": 512}, True),
+        ({"samples_per_insert": 0.5}, True),
+    ],
+)
+def test_what_a_bank_of_any_size_keeps_is_not_called_dropped(select, waits, tmp_path):
+    step = one_step(1, [0.2, 0.4], [0, 1], online=[1, 1], reference=[0.8, 0.6])
+    found = explain(write(tmp_path / "run", {(1, 1): step}, **select))
+    other = found.examples[1]
+    assert (other.example, other.kept) == (0, False)
+    assert ("dropped" in other.reason) == (not waits)
+    assert (other.probability is None) == waits
+
+
 def test_a_run_that_recorded_only_what_it_kept(tmp_path):
     step = one_step(1, [1.5, 0.1], [1, 1], online=[1.8, 0.2], reference=[0.3, 0.1])
     found = explain(write(tmp_path / "run", {(1, 1): step}, record="chosen"))

@@ -162,6 +162,14 @@ def test_it_goes_on_in_the_middle_of_an_epoch(kind, stop, tmp_path):
     assert second.selector.seen == 160
 
 
+def test_a_state_that_is_saved_again_at_once_is_the_same_state():
+    first, second = (SelectingLoader(list(digits(5)), selector()) for _ in range(2))
+    batches = iter(first)
+    next(batches), next(batches)
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict()["given"] == 2
+
+
 def test_uniform_sampling_needs_no_models():
     random = Selector(task=Classification(), criterion=uniform, filter_ratio=0.5)
     assert [len(image) for image, _ in SelectingLoader(loader_of(), random)] == [8, 8, 4]

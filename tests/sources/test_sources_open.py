@@ -218,3 +218,21 @@ def test_a_set_of_the_hub(monkeypatch, folder):
         open_examples("owner/gone")
     with pytest.raises(DataError, match=r"owner/birds has no column 'species'"):
         open_examples("owner/birds", label="species")
+
+
+def test_a_damaged_npz(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((2, 3, 3), np.uint8), y=[0, 1])
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x93NUMPY")
+    content[place + 130 : place + 140] = b"\x07" * 10  # pixels: the checksum no longer fits
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a.npz is damaged: .*; write it again"):
+        open_examples(str(path))
+
+
+def test_npz_numbers_beyond_64_bits_with_a_sign(tmp_path):
+    ids = np.array([1, 2**63], np.uint64)
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 3, 3), np.uint8), y=[0, 1], ids=ids)
+    with pytest.raises(DataError, match=r"'ids' of .*a.npz has 9223372036854775808, and the"):
+        open_examples(str(tmp_path / "a.npz"))

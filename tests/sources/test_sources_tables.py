@@ -2,6 +2,7 @@
 
 import json
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -161,6 +162,11 @@ def test_more_than_one_percent_broken_is_refused(write):
         ({"label": ["a", "b", "c"]}, {}, r"'label' of .* holds string and labels are integers"),
         ({"label": [0.0, 1.0, 2.0]}, {}, r"'label' of .* holds double and labels are integers"),
         ({"id": [7, 8, 7]}, {}, r"id 7 occurs more than once in .* \(1 repeated ids\)"),
+        (
+            {"id": pa.array([7, 2**63, 8], pa.uint64())},
+            {},
+            r"'id' of .* has 9223372036854775808, and the largest .* is 9223372036854775807",
+        ),
         ({"id": [7, None, 8]}, {}, r"'id' of .* has no value for row 1"),
         ({"image": ["a", "b", "c"]}, {}, r"'image' of .* holds string and not encoded images"),
         ({"image": [b"a", b"b", b"c"]}, {}, r"not one of the first 3 images can be decoded"),
@@ -169,6 +175,20 @@ def test_more_than_one_percent_broken_is_refused(write):
 def test_what_does_not_fit_is_refused(write, columns, asked, message):
     with pytest.raises(DataError, match=message):
         open_examples(write(**columns), **asked)
+
+
+def test_a_column_of_hashes_is_no_class(write):
+    with pytest.raises(DataError, match=r"'label' of .* has the class 4611686018427387904, and"):
+        open_examples(write(names=(), label=[0, 1, 2**62]))
+
+
+def test_a_damaged_page(write):
+    path = Path(write())
+    content = bytearray(path.read_bytes())
+    content[4:80] = bytes(76)  # of the first pages; the footer stands at the end
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"set.parquet is damaged: .*; write or fetch it again"):
+        open_examples(str(path))
 
 
 def test_an_empty_set_and_a_file_that_is_no_parquet(write, tmp_path):

@@ -14,7 +14,7 @@ from superbatch.errors import ConfigError, DataError
 from superbatch.tables import TableFile, datacomp, fingerprint
 from superbatch.tables.named import (
     Named,
-    list_fingerprint,
+    list_origin,
     read_named,
     read_names,
     with_uids,
@@ -198,11 +198,11 @@ def test_a_list_says_of_which_data_it_is(tmp_path):
     found = read_named(tmp_path / "t.parquet", [None])
     few = found.take(np.array([1]))
     write_names(tmp_path / "list.parquet", few)
-    assert list_fingerprint(tmp_path / "list.parquet") == fingerprint(data)
+    assert list_origin(tmp_path / "list.parquet").fingerprint == fingerprint(data)
     assert pq.read_table(tmp_path / "list.parquet").to_pydict() == {"id": [8], "loss": [2]}
     pq.write_table(pa.table({"id": [3, 8], "uid": HEX[:2]}), tmp_path / "uids.parquet")
     write_names(tmp_path / "uid-list.parquet", with_uids(few, tmp_path / "uids.parquet"))
-    assert list_fingerprint(tmp_path / "uid-list.parquet") == fingerprint(data)
+    assert list_origin(tmp_path / "uid-list.parquet").fingerprint == fingerprint(data)
     again = read_named(tmp_path / "uid-list.parquet", ["loss"])  # as metadata: a list is no table
     assert again.names.tolist() == [PAIRS[1]]
     with pytest.raises(DataError, match="is a superbatch list and no table of losses"):
@@ -216,4 +216,4 @@ def test_lists_of_others_say_nothing(tmp_path):
     table = pa.table({"id": [1]}).replace_schema_metadata(about)
     pq.write_table(table, tmp_path / "other.parquet")
     for name in ("list.parquet", "list.txt", "other.parquet"):
-        assert list_fingerprint(tmp_path / name) is None
+        assert list_origin(tmp_path / name) is None

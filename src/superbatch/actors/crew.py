@@ -66,8 +66,8 @@ class Crew(Generic[A]):
     fewer would do (`fleet_size`).
 
     An actor that dies, or says nothing of a number for ``timeout`` seconds, is replaced, and what
-    it held is given out again. Raises ``RunError`` where an actor meets an error, or five in a row
-    are lost.
+    it held is given out again. Raises ``RunError`` where an actor meets an error, or five for each
+    of ``count`` are lost in a row.
     """
 
     def __init__(

@@ -165,7 +165,8 @@ class MemoryBank:
         if self.importance_exponent == 0:
             return sample_indices(scores, count, **how), {}
         index, log_inclusion = sample_weighted(scores, count, **how)
-        weight = importance_weights(log_inclusion, len(scores), exponent=self.importance_exponent)
+        could = int(torch.isfinite(scores).sum())
+        weight = importance_weights(log_inclusion, could, exponent=self.importance_exponent)
         return index, {"weight": weight}
 
     def _stale(self, step: int) -> Int[Tensor, " m"]:

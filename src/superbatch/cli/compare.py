@@ -12,10 +12,11 @@ from pydantic import BaseModel, Field
 from superbatch.checks import check
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
-from superbatch.config import Config, uses_reference
+from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError, Stopped
 from superbatch.files import write_json
 from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
+from superbatch.roles import uses_reference
 
 
 if TYPE_CHECKING:

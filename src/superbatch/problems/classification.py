@@ -143,6 +143,8 @@ def open_sets(data: Data, progress: Progress | None) -> tuple[Examples, Examples
     check_images(data, examples.image_shape)
     if data.eval_path is None:
         return examples, None
+    if (data.eval_path, data.eval_label) == (data.path, data.label):
+        return examples, examples
     refuse_shards(data.eval_path)
     evaluation = open_examples(
         data.eval_path,

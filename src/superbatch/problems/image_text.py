@@ -55,7 +55,9 @@ class ImageText:
         examples = opened(data.path, data.image_size, data.caption_noise)
         check_images(data, examples.image_shape)
         evaluation = None
-        if data.eval_path is not None:
+        if data.eval_path == data.path and data.caption_noise == 0:
+            evaluation = examples
+        elif data.eval_path is not None:
             evaluation = opened(data.eval_path, data.image_size or examples.image_shape[-1], 0.0)
         splits = split_pairs(
             examples,

@@ -156,6 +156,8 @@ def open_sets(data: Data, progress: Progress | None) -> tuple[TextExamples, Text
     )
     if data.eval_path is None:
         return examples, None
+    if (data.eval_path, data.eval_label) == (data.path, data.label):
+        return examples, examples
     evaluation = open_texts(
         data.eval_path,
         vocabulary,

@@ -158,13 +158,18 @@ BERT_MODELS = {"learner": "bert-mini", "online": "bert-tiny", "reference": "bert
 
 def resolved(config: Config) -> Config:
     """``config`` as it will run: plain uniform training draws only what it learns from, and texts
-    are read by models of texts.
+    are read by models of texts. Raises ``ConfigError`` where plain uniform training is to choose.
     """
     if config.task == "text":
         named, unnamed = config.models.model_dump(), Models().model_dump()
         models = {role: bert for role, bert in BERT_MODELS.items() if named[role] == unnamed[role]}
         config = config.changed(models=models)
     if config.recipe in UNIFORM:
+        if config.select.criterion != "uniform":
+            raise ConfigError(
+                f"recipe {config.recipe} learns all that it draws, and --select.criterion is "
+                f"{config.select.criterion}; take a recipe that chooses, such as classact or hard"
+            )
         b = config.select.sub_batch_size
         config = config.changed(select={"super_batch_size": b})
     return config

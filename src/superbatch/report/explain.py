@@ -189,9 +189,15 @@ def _circumstances(run: Run, rows: _Rows, whole: bool) -> Circumstances:
         size=int(rows.chosen.sum()),
         temperature=float(select.get("temperature", 1.0)),
         medians={n: float(np.median(v)) if len(v) else np.nan for n, v in finite.items()},
-        waits=int(select.get("bank_super_batches", 1)) > 1,
+        waits=_waits(select),
         together=bool(select.get("joint", False)),
     )
+
+
+def _waits(select: Mapping[str, Any]) -> bool:
+    """Whether what is not chosen stays in a bank, to be chosen later."""
+    sized = any(select.get(name) is not None for name in ("bank_examples", "samples_per_insert"))
+    return sized or int(select.get("bank_super_batches", 1)) > 1
 
 
 def _ranks(rows: _Rows) -> dict[int, int]:

@@ -100,7 +100,7 @@ class SelectingLoader:
         own = getattr(self.loader, "state_dict", None)
         return {
             "selector": self.selector.state_dict(),
-            "given": self._given,
+            "given": self._skip or self._given,
             "loader": own() if own else None,
         }
 

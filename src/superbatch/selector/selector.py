@@ -54,7 +54,10 @@ class Selector:
     ``filter_ratio`` of a super-batch is dropped, in [0, 1); ``temperature`` and
     ``importance_exponent`` are those of ``sample_indices`` and ``importance_weights``; each may be
     a `Ramp`. ``ids`` finds the ids in a super-batch; by itself the Selector finds ``id`` or
-    ``ids``. ``micro_batch_size`` rows are scored at a time, 0: all at once.
+    ``ids``. ``micro_batch_size`` rows are scored at a time, 0: all at once. ``schedule`` says when
+    scores choose (always, if none is given) and ``auto_off`` when to stop choosing for good;
+    ``seed`` decides the draws and the online model's dropout; with ``bf16`` the online model learns
+    and all score under autocast.
 
     On several ranks each has its own rows and keeps its share of them, as many as any other, and
     the online model's gradients are averaged. With ``selection`` "global" criteria that rank or

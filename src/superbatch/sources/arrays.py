@@ -1,7 +1,8 @@
 """Images that are arrays already: scikit-learn's digits, and .npz files."""
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from superbatch.errors import DataError
-from superbatch.sources.catalogue import Column, catalogue_of
+from superbatch.sources.catalogue import Column, catalogue_of, refuse_too_large
 from superbatch.sources.decoding import resized
 from superbatch.sources.examples import ArrayExamples
 from superbatch.sources.tables import Columns
@@ -45,6 +46,17 @@ def read_arrays(path: Path, columns: Columns, image_size: int | None = None) -> 
         raise DataError(f"{path} is not an .npz file of arrays: {error}") from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise DataError(f"{path} is one array and not an .npz file; write it with numpy.savez")
+    try:
+        return _read(path, arrays, columns, image_size)
+    except DataError:
+        raise
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}; write it again") from error
+
+
+def _read(
+    path: Path, arrays: np.lib.npyio.NpzFile, columns: Columns, image_size: int | None
+) -> ArrayExamples:
     with arrays:
         columns = Columns(_name(arrays, columns.label), _name(arrays, columns.image), columns.truth)
         columns.require(str(path), arrays)
@@ -60,18 +72,19 @@ def read_arrays(path: Path, columns: Columns, image_size: int | None = None) -> 
     return ArrayExamples(_sized(images, image_size), entries)
 
 
-def _name(arrays: Mapping[str, np.ndarray], wanted: str) -> str:
+def _name(arrays: Container[str], wanted: str) -> str:
     there = (name for name in (wanted, *_ALSO.get(wanted, ())) if name in arrays)
     return next(there, wanted)
 
 
-def _integers(path: Path, arrays: Mapping[str, np.ndarray], name: str, count: int) -> Column:
+def _integers(path: Path, arrays: np.lib.npyio.NpzFile, name: str, count: int) -> Column:
     values = arrays[name]
     if values.dtype.kind not in "iu" or values.shape != (count,):
         raise DataError(
             f"'{name}' of {path} is {values.dtype} {values.shape}; "
             f"{count} integers are needed, one for each image"
         )
+    refuse_too_large(str(path), name, int(values.max(initial=0)))
     return name, values.astype(np.int64)
 
 

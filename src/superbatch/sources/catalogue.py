@@ -16,6 +16,11 @@ Column = tuple[str, Int64[np.ndarray, " n"]]
 """A column of labels by its name."""
 
 
+LARGEST = 2**63 - 1
+"""Of ids and labels, which are int64."""
+MOST_CLASSES = 10_000_000
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Ids and labels by row. Make one with `catalogue_of`, which refuses what cannot be right."""
@@ -50,6 +55,15 @@ class Catalogue:
         return digest.hexdigest()
 
 
+def refuse_too_large(where: str, name: str, largest: int) -> None:
+    """Raise ``DataError`` if ``largest`` in column ``name`` does not fit 64 bits with a sign."""
+    if largest > LARGEST:
+        raise DataError(
+            f"'{name}' of {where} has {largest}, and the largest number that fits is {LARGEST}; "
+            "write it as int64"
+        )
+
+
 def catalogue_of(
     where: str,
     ids: Int64[np.ndarray, " n"],
@@ -75,6 +89,11 @@ def catalogue_of(
     columns = [label] if truth is None else [label, truth]
     if class_names is None:
         highest = max(int(values.max()) for _, values in columns)
+        if highest >= MOST_CLASSES:
+            raise DataError(
+                f"'{label[0]}' of {where} has the class {highest}, and there may be {MOST_CLASSES} "
+                "at most; choose another column with --data.label, or number the classes from 0"
+            )
         names = tuple(str(number) for number in range(highest + 1))
     else:
         names = tuple(class_names)

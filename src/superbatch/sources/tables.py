@@ -12,7 +12,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from superbatch.errors import DataError
-from superbatch.sources.catalogue import Catalogue, catalogue_of, require_columns
+from superbatch.sources.catalogue import (
+    Catalogue,
+    catalogue_of,
+    refuse_too_large,
+    require_columns,
+)
 from superbatch.sources.examples import Encoded
 
 
@@ -59,7 +64,11 @@ def parquet_table(path: Path, require: Require, wanted: Iterable[str]) -> pa.Tab
         raise DataError(f"{path} is not a parquet file: {error}") from error
     names = file.schema_arrow.names
     require(str(path), names)
-    return file.read(columns=[name for name in names if name in {*wanted, "id"}])
+    try:
+        return file.read(columns=[name for name in names if name in {*wanted, "id"}])
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{path} is damaged: {said}; write or fetch it again") from error
 
 
 def read_hub(name: str, columns: Columns) -> tuple[Encoded, Catalogue]:
@@ -141,6 +150,7 @@ def _integers(
             f"column '{name}' of {where} has no value for {which} ({column.null_count} nulls); "
             "remove those rows, or choose another column"
         )
+    refuse_too_large(where, name, pc.max(column).as_py() or 0)
     return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from superbatch.errors import DataError
-from superbatch.sources.catalogue import Catalogue, catalogue_of
+from superbatch.sources.catalogue import Catalogue, catalogue_of, refuse_too_large
 from superbatch.sources.examples import BROKEN_LIMIT, Progress
 from superbatch.sources.text_tables import TextColumns, TextRows, read_text_rows
 from superbatch.sources.tokens import Tokens, check_context
@@ -197,17 +197,18 @@ def _check_left_out(rows: TextRows, left_out: Counter[str]) -> None:
 def _catalogue(
     rows: TextRows, kept: Int64[np.ndarray, " n"], classes: _Classes, columns: TextColumns
 ) -> Catalogue:
-    def column(values: Sequence[Any]) -> Int64[np.ndarray, " n"]:
+    def column(name: str, values: Sequence[Any]) -> Int64[np.ndarray, " n"]:
         numbers = [classes.numbers.get(values[row], -1) for row in kept.tolist()]
+        refuse_too_large(rows.where, name, max(numbers, default=0))
         return np.array(numbers, dtype=np.int64)
 
     truth = None
     if columns.truth is not None and rows.truths is not None:
-        truth = (columns.truth, column(rows.truths))
+        truth = (columns.truth, column(columns.truth, rows.truths))
     return catalogue_of(
         rows.where,
         _ids(rows, kept),
-        (columns.label, column(rows.labels)),
+        (columns.label, column(columns.label, rows.labels)),
         truth=truth,
         class_names=classes.names,
     )
@@ -219,4 +220,5 @@ def _ids(rows: TextRows, kept: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n
     numbers = [None if rows.ids[row] is None else _whole(rows.ids[row]) for row in kept.tolist()]
     if None in numbers:
         return kept
+    refuse_too_large(rows.where, "id", max(map(abs, filter(None, numbers)), default=0))
     return np.array(numbers, dtype=np.int64)

@@ -103,15 +103,6 @@ def list_origin(path: Path) -> Origin | None:
     return Origin(about["fingerprint"], about["examples"])
 
 
-def list_fingerprint(path: Path) -> str | None:
-    """The fingerprint of the examples in the table that the list at ``path`` was taken from.
-
-    That is of the rows of the table, which may lack some of the data: see `check_list`.
-    """
-    origin = list_origin(path)
-    return None if origin is None else origin.fingerprint
-
-
 def read_names(path: Path) -> np.ndarray:
     """Ids or uids, ascending: a text with one a line, a parquet file with a column ``id`` or
     ``uid``, or a subset file of DataComp's (``.npy``).
