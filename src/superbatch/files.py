@@ -83,6 +83,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def cache_folder(kind: str) -> Path:
+    """Where ``kind`` is kept for the user: in ``SUPERBATCH_CACHE``, or where caches usually are."""
+    usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("SUPERBATCH_CACHE") or f"{usual}/superbatch"
+    return Path(folder).expanduser() / kind
+
+
 def file_digest(path: Path) -> str:
     """16 hexadecimal digits of what is in ``path``."""
     with path.open("rb") as file:

@@ -8,7 +8,17 @@ import superbatch
 
 ROOT = Path(superbatch.__file__).parent
 LAYERS = [
-    ["types", "errors", "seeds", "clock", "files", "integers", "surroundings", "distributed"],
+    [
+        "types",
+        "errors",
+        "seeds",
+        "clock",
+        "files",
+        "integers",
+        "prefixes",
+        "surroundings",
+        "distributed",
+    ],
     ["launch", "sharding", "devices"],
     ["measures", "criterion", "curriculum", "selection", "tasks", "models", "sources"],
     ["limits", "bank", "joint", "parted", "passes", "learner", "cost", "flops", "tables"],

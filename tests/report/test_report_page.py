@@ -7,7 +7,8 @@ import pytest
 from made_runs import CLASSES, MadeExamples, MadePairs, write_rich_run, write_run
 
 from superbatch.errors import DataError
-from superbatch.report.page import build_page, si
+from superbatch.prefixes import si
+from superbatch.report.page import build_page
 from superbatch.report.read import read_runs
 from superbatch.report.speedup import compare_runs
 

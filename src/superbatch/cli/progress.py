@@ -16,16 +16,8 @@ from rich.table import Table
 
 from superbatch import launch
 from superbatch.cli.output import console
+from superbatch.prefixes import si
 from superbatch.surroundings import Status, Surroundings
-
-
-def si(value: float | int) -> str:
-    """``value`` with three digits and a prefix: 1.23e12 is "1.23 T"."""
-    for prefix in ("", "k", "M", "G", "T", "P", "E"):
-        if abs(value) < 999.5:
-            return f"{value:.3g} {prefix}"
-        value /= 1000
-    return f"{value:.3g} Z"
 
 
 def described(numbers: Mapping[str, Any]) -> str:
@@ -40,7 +32,7 @@ def described(numbers: Mapping[str, Any]) -> str:
         kept = numbers["examples_learned"] / numbers["examples_seen"]
         parts.append(f"kept {kept:.0%}")
     if "flops/full" in numbers:
-        parts.append(f"{si(numbers['flops/full'])}FLOPs")
+        parts.append(f"{si(numbers['flops/full'], 'FLOPs')}")
     if "plan/seconds_left" in numbers:
         parts.append(f"all runs {numbers['plan/seconds_left'] / 60:.1f} min left")
     return " · ".join(parts)
@@ -174,7 +166,7 @@ def costs(summary: Mapping[str, Any]) -> Table:
     table.add_column("   seconds")
     table.add_column("", justify="right")
     left = [
-        (f"{role}, {kind}", f"{si(value)}")
+        (f"{role}, {kind}", si(value))
         for role, kinds in sorted(flops["by_role"].items())
         for kind, value in kinds.items()
         if value

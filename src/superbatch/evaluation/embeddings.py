@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from superbatch.passes import autocast, scoring
 from superbatch.sources import Examples
+from superbatch.sources.reading import batches_of
 from superbatch.tasks.pixels import pixels
 from superbatch.types import Batch
 
@@ -53,6 +54,4 @@ def labelled_batches(
     examples: Examples, rows: Int64[np.ndarray, " rows"] | None = None, *, batch_size: int = 250
 ) -> Iterator[Batch]:
     """``rows`` of ``examples``, or all of them, once, in order."""
-    rows = np.arange(len(examples)) if rows is None else rows
-    for start in range(0, len(rows), batch_size):
-        yield examples.read(rows[start : start + batch_size])
+    return batches_of(examples, np.arange(len(examples)) if rows is None else rows, batch_size)

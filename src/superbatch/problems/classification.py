@@ -14,12 +14,13 @@ from superbatch.flops import forward_flops
 from superbatch.models.build import build_model
 from superbatch.problems import Evaluation
 from superbatch.problems.images import check_images, refuse_shards
-from superbatch.problems.labels import batches_of, evaluated, parts_of, refuse_reordered
+from superbatch.problems.labels import evaluated, parts_of, refuse_reordered
 from superbatch.problems.weights import load_checked
 from superbatch.seeds import derived_seed
 from superbatch.sources import Examples, open_examples
 from superbatch.sources.examples import Progress
 from superbatch.sources.noise import with_label_noise
+from superbatch.sources.reading import batches_of
 from superbatch.tasks import Classification
 from superbatch.types import Batch, Role
 

@@ -21,6 +21,7 @@ from superbatch.problems.weights import is_open_clip, load_checked
 from superbatch.seeds import derived_seed
 from superbatch.sources.examples import Progress
 from superbatch.sources.pairs import UNDECODABLE, PairExamples, open_pairs, split_pairs
+from superbatch.sources.reading import batches_of
 from superbatch.tasks.contrastive import Contrastive
 from superbatch.types import Batch, Role
 
@@ -156,9 +157,7 @@ class ImageText:
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """Every pair to evaluate on, once, in order."""
-        count = self.config.record.evaluate_batch
-        for start in range(0, len(self.evaluation_rows), count):
-            yield self.evaluation.read(self.evaluation_rows[start : start + count])
+        return batches_of(self.evaluation, self.evaluation_rows, self.config.record.evaluate_batch)
 
     def _build(self, name: str, role: Role) -> nn.Module:
         return build_two_tower(

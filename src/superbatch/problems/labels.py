@@ -1,6 +1,6 @@
 """What every problem with labels shares, whatever is labelled."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -43,12 +43,6 @@ def parts_of(
     refuse_no_evaluation(data, len(evaluation or splits.evaluation))
     evaluation_rows = np.arange(len(evaluation)) if evaluation else splits.evaluation
     return only_listed(data, examples, rows), evaluation_rows
-
-
-def batches_of(examples: Readable, rows: Int64[np.ndarray, " rows"], count: int) -> Iterator[Batch]:
-    """The examples of ``rows``, once, in order, ``count`` at a time."""
-    for start in range(0, len(rows), count):
-        yield examples.read(rows[start : start + count])
 
 
 def evaluated(

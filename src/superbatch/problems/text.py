@@ -15,11 +15,12 @@ from superbatch.flops import forward_flops
 from superbatch.models.bert import build_bert
 from superbatch.problems import Evaluation
 from superbatch.problems.images import refuse_digits
-from superbatch.problems.labels import batches_of, evaluated, parts_of, refuse_reordered
+from superbatch.problems.labels import evaluated, parts_of, refuse_reordered
 from superbatch.problems.weights import load_checked
 from superbatch.seeds import derived_seed
 from superbatch.sources.examples import Progress
 from superbatch.sources.noise import noisy_labels
+from superbatch.sources.reading import batches_of
 from superbatch.sources.text_tables import TextColumns
 from superbatch.sources.texts import TextExamples, open_texts
 from superbatch.sources.wordpieces import PADDING, read_vocabulary

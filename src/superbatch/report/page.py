@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from superbatch.errors import SuperbatchError
+from superbatch.prefixes import si
 from superbatch.report import charts
 from superbatch.report.classes import (
     ClassChange,
@@ -211,13 +212,3 @@ def _render(**context: Any) -> str:
 
 def _part(name: str) -> str:
     return (files("superbatch.report") / name).read_text(encoding="utf-8")
-
-
-def si(value: float, unit: str = "") -> str:
-    """Three digits and a metric prefix, ``1.23 P`` + ``unit``."""
-    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
-    power = 0
-    while abs(value) >= 999.5 and power < len(prefixes) - 1:
-        value, power = value / 1000, power + 1
-    digits = f"{value:.3g}"
-    return f"{digits} {prefixes[power]}{unit}".strip()

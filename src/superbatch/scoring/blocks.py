@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from superbatch.errors import DataError, RunError, SuperbatchError
+from superbatch.errors import DataError, RunError
 from superbatch.files import write_atomically, write_json
 from superbatch.sources.examples import BROKEN_LIMIT
+from superbatch.sources.reading import Rows, read_ahead
 from superbatch.tables.check import Readable
 from superbatch.tables.file import Piece, read
 from superbatch.tables.fingerprint import fingerprint, summed
@@ -31,9 +31,6 @@ from superbatch.types import Batch, size, to_device
 
 Measure = Callable[[Batch], Mapping[str, Tensor]]
 """What is measured of a batch, by column: losses Float[n], embeddings Float[n, d]."""
-
-Rows = Int64[np.ndarray, "_"]
-"""Places in a data set, however many."""
 
 
 @dataclass(frozen=True)
@@ -221,30 +218,5 @@ def _cut(rows: Rows, batch_size: int) -> list[Rows]:
 
 def _batches(job: Job, plan: Sequence[Rows]) -> Iterator[Batch]:
     if job.workers == 0:
-        yield from (job.examples.read(rows) for rows in plan)
-        return
-    loader: DataLoader[Batch | SuperbatchError] = DataLoader(
-        _Reading(job.examples),  # type: ignore[arg-type]  # by rows, not by one number
-        sampler=plan,
-        batch_size=None,
-        num_workers=job.workers,
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, SuperbatchError):
-            raise batch
-        yield batch
-
-
-@final
-class _Reading:
-    """Batches by their rows; an error is handed over as a value, without the worker's traceback."""
-
-    def __init__(self, examples: Readable) -> None:
-        self._examples = examples
-
-    def __getitem__(self, rows: Rows) -> Batch | SuperbatchError:
-        try:
-            return self._examples.read(rows)
-        except SuperbatchError as error:
-            return error
+        return map(job.examples.read, plan)
+    return read_ahead(job.examples.read, plan, workers=job.workers)

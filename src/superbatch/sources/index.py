@@ -11,7 +11,6 @@ if the shard's size or time has changed. Where the folder cannot be written it i
 import contextlib
 import hashlib
 import json
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from superbatch.errors import DataError, RunError
-from superbatch.files import write_atomically
+from superbatch.files import cache_folder, write_atomically
 from superbatch.sources.captions import SUFFIXES, UnusableError, read_captions
 from superbatch.sources.shards import ByteFile, Shard
 from superbatch.sources.tokens import encoded
@@ -73,7 +72,9 @@ def indexed(shard: Shard) -> Index:
     """
     size, stamp = shard.size_and_stamp()
     facts = {"version": _VERSION, "place": shard.place, "size": size, "stamp": stamp}
-    kept = _cache_folder() / f"{shard.name[-64:]}-{_digest(shard.place.encode()).hex()}.parquet"
+    kept = (
+        cache_folder("shards") / f"{shard.name[-64:]}-{_digest(shard.place.encode()).hex()}.parquet"
+    )
     index = _kept(kept, facts)
     if index is None:
         with shard.open() as file:
@@ -228,12 +229,6 @@ def _keep(path: Path, facts: Mapping[str, Any], index: Index) -> None:
     pairs = index.pairs.replace_schema_metadata({"superbatch": about})
     with contextlib.suppress(RunError):
         write_atomically(path, lambda beside: pq.write_table(pairs, beside))
-
-
-def _cache_folder() -> Path:
-    usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = os.environ.get("SUPERBATCH_CACHE") or f"{usual}/superbatch"
-    return Path(folder).expanduser() / "shards"
 
 
 def _digest(content: bytes) -> bytes:

@@ -8,11 +8,11 @@ from typing import Any, Protocol, final, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch.utils.data import DataLoader
 
 from superbatch.distributed import share
-from superbatch.errors import ConfigError, DataError, SuperbatchError
+from superbatch.errors import ConfigError, DataError
 from superbatch.sources.permutation import EPOCH, permuted, random_bits
+from superbatch.sources.reading import read_ahead
 from superbatch.sources.views import plain
 from superbatch.types import Batch, View, size
 
@@ -193,16 +193,8 @@ class Batches(ABC):
 
     def _read_by_workers(self) -> Iterator[Batch]:
         first = self._step + 1
-        loader: DataLoader[Batch | SuperbatchError] = DataLoader(
-            _Reading(self),  # type: ignore[arg-type]  # by positions, not by one number
-            sampler=_Steps(self, first),
-            batch_size=None,
-            num_workers=self.workers,
-            generator=torch.Generator(),  # or the loader would draw from the global one
-        )
-        for step, batch in enumerate(loader, start=first):
-            if isinstance(batch, SuperbatchError):
-                raise batch
+        ahead = read_ahead(self._unaccounted, _Steps(self, first), workers=self.workers)
+        for step, batch in enumerate(ahead, start=first):
             self._account(self._positions(step), batch)
             yield batch
 
@@ -266,19 +258,3 @@ class _Steps:
 
     def __iter__(self) -> Iterator[Int64[np.ndarray, " n"]]:
         return map(self._stream._positions, self._stream.steps_from(self._first))
-
-
-@final
-class _Reading:
-    """Batches by their positions. An error is handed over as a value, to be raised without the
-    worker's traceback in its message.
-    """
-
-    def __init__(self, stream: Batches) -> None:
-        self._stream = stream
-
-    def __getitem__(self, positions: Int64[np.ndarray, " n"]) -> Batch | SuperbatchError:
-        try:
-            return self._stream._unaccounted(positions)
-        except SuperbatchError as error:
-            return error

@@ -5,7 +5,6 @@ ids leave gaps so large that the map would be mostly empty, ids and losses are t
 are found by bisection.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from superbatch.errors import RunError
-from superbatch.files import write_atomically
+from superbatch.files import cache_folder, write_atomically
 from superbatch.tables.file import Piece, TableFile
 
 
@@ -157,8 +156,7 @@ def _forget_others(folder: Path, *, stamp: str) -> None:
 
 def _folders(table: Path) -> tuple[Path, Path]:
     """Where the maps of ``table`` may be: beside it, or in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return table.with_name(f"{table.name}.maps"), cache / "superbatch" / "tables"
+    return table.with_name(f"{table.name}.maps"), cache_folder("tables")
 
 
 def _write_array(file: BinaryIO, kind: np.dtype, count: int, values: Iterable[np.ndarray]) -> None:
