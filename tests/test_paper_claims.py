@@ -56,7 +56,7 @@ def without_seconds(value):
     return [without_seconds(one) for one in value] if isinstance(value, list) else value
 
 
-CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7")
+CLAIMS = ("GOAL", "C1", "C2", "C3", "C4", "C5", "C6", "C7")
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
@@ -143,7 +143,7 @@ def test_seconds_are_predicted_from_the_pace_of_each_model(monkeypatch):
     from superbatch.recipes import recipe
 
     pace = {"S/4": (2.0, 3.0), "Ti/4": (5.0, 7.0)}
-    monkeypatch.setattr(rates, "seconds_per_flop", lambda name, side: pace[name])
+    monkeypatch.setattr(rates, "seconds_per_flop", lambda name, side, learned: pace[name])
     models = {"learner": "S/4", "online": "mu-2400/4", "reference": "Ti/4"}
     config = recipe("classact").changed(models=models)
     spent = {

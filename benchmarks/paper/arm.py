@@ -91,6 +91,10 @@ class Arm:
         recipe, *flags = self.words(seed)
         return f"{recipe}-{digest(sorted(flags))}-seed{seed}"
 
+    def part(self, seed: int, count: int) -> int:
+        """Which of ``count`` parts of all runs, from 1, the run belongs to."""
+        return int(self.key(seed).split("-")[-2], 16) % count + 1
+
     def config(self, seed: int, places: Places) -> Config:
         """What runs."""
         words = [places.expand(word) for word in self.words(seed)]

@@ -45,6 +45,8 @@ class Work:
     on: str
     only: tuple[str, ...]
     part: tuple[int, int]
+    data: tuple[str, ...]
+    """The data sets that were asked for by name, all of the preset's if none."""
 
     def runs(self) -> list[tuple[Arm, int]]:
         """Every run that can be told now, this part's, each once; baselines first, a seed after
@@ -60,10 +62,18 @@ class Work:
             for arm in follow_ups(self.store, self.narrowed(study), self.seeds, self.preset.grid)
         ]
         found += [(arm, seed) for seed in self.seeds for arm in later]
-        each = {arm.key(seed): (arm, seed) for arm, seed in reversed(found)}
+        each: dict[str, tuple[Arm, int]] = {}
+        for arm, seed in found:
+            each.setdefault(arm.key(seed), (arm, seed))
         place, count = self.part
-        mine = [key for key in reversed(each) if int(key.split("-")[-2], 16) % count == place - 1]
-        return [each[key] for key in mine]
+        return [(arm, seed) for arm, seed in each.values() if arm.part(seed, count) == place]
+
+    def command(self, claim: Claim) -> str:
+        """What trains and publishes ``claim`` as this does."""
+        data = ["--data", *self.data] if self.data else []
+        only = ["--only", *(f'"{name}"' for name in self.only)] if self.only else []
+        words = [claim.name, f"--preset {self.name}", *data, *only, "--runs RUNS"]
+        return " ".join(["python benchmarks/paper", *words])
 
     def _wants(self, arm: Arm) -> bool:
         return not self.only or arm.name in self.only
@@ -165,6 +175,7 @@ def work_of(given: argparse.Namespace) -> Work:
         given.on,
         tuple(given.only),
         part_of(given.part),
+        tuple(given.data),
     )
 
 
@@ -201,7 +212,7 @@ def carried_out(given: argparse.Namespace) -> int:
         studies = [work.narrowed(study) for study in whole]
         found = publish.claim_numbers(
             work.store, claim, studies, work.seeds, (work.name, work.preset), work.on
-        )
+        ) | {"command": work.command(claim)}
         print(publish.table(found))
         if given.publish:
             for path in publish.write(found, given.out):

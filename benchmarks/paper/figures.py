@@ -52,7 +52,9 @@ def curves(axes: Axes, study: Mapping[str, Any]) -> None:
         )
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         ended(axes, arm, colour)
-    axes.set_xlabel("TFLOPs, everything counted")
+    before = any(arm["paid_once"] for arm in study["arms"])
+    counted = "what was paid once before left out" if before else "everything counted"
+    axes.set_xlabel(f"TFLOPs, {counted}")
     axes.set_ylabel(study["arms"][0]["metric"])
 
 

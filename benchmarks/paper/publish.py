@@ -1,12 +1,10 @@
 """What is published of a claim: a JSON file, a figure, and a table for docs/results.md."""
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from paper.claims import Claim, Study
 from paper.results import epochs_to, study_numbers
@@ -31,12 +29,10 @@ def claim_numbers(
         numbers = study_numbers(store, study, seeds, settings.grid)
         if claim.figure == "budgets":
             numbers["fits"] = fits(numbers["arms"])
-        if claim.name == "C7":
-            for shown in numbers["arms"]:
-                arm = next(one for one in study.arms if one.name == shown["name"])
-                shown["epochs_to"] = (
-                    [] if arm in study.uniform else epochs_to(store, study, arm, seeds)
-                )
+        for shown in numbers["arms"] if claim.targets else ():
+            arm = next(one for one in study.others + study.uniform if one.name == shown["name"])
+            if arm in study.others:
+                shown["epochs_to"] = epochs_to(store, study, arm, seeds, claim.targets)
         found.append(numbers)
     return {
         "claim": claim.name,
@@ -44,19 +40,22 @@ def claim_numbers(
         "compares": claim.compares,
         "preset": name,
         "evaluated_on": on,
-        "command": f"python benchmarks/paper {claim.name} --preset {name} --runs RUNS",
-        "device": device(settings),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "made_on": made_on(store, [key for numbers in found for key in runs_of(numbers)]),
         "studies": found,
     }
 
 
-def device(preset: Preset) -> str:
-    """What the runs were made on, without a host's name."""
-    if preset.flags.get("device") == "cuda" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()})"
+def runs_of(numbers: Mapping[str, Any]) -> list[str]:
+    """The names of all runs of a study."""
+    return [key for arm in numbers["arms"] for key in arm["runs"]]
+
+
+def made_on(store: Store, runs: Sequence[str]) -> dict[str, list[str]]:
+    """Devices, versions of torch and numbers of threads that the runs say they were made with."""
+    said = [store.environment(key) for key in runs]
+    return {
+        name: sorted({str(one[name]) for one in said}) for name in ("device", "torch", "threads")
+    }
 
 
 def fits(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,21 +120,33 @@ def table(found: Mapping[str, Any]) -> str:
                 f"{interval(fit['exponent'], '{:.2f}')}"
             )
         for arm in study["arms"]:
-            for target in arm.get("epochs_to", []):
-                times = spread(target, "{:.2f}")
-                of = f"{target['share']:.0%} of uniform's final accuracy"
-                lines.append(f"- {arm['name']}: {of} in {times} times fewer epochs")
-        if study["unfinished"]:
-            lines += ["", f"Not finished: {', '.join(study['unfinished'])}."]
+            lines += [epochs_line(arm["name"], target) for target in arm.get("epochs_to", [])]
+        waiting = [*study["unfinished"], *map(waiting_words, study["waiting"])]
+        if waiting:
+            lines += ["", f"Not run: {', '.join(waiting)}."]
         lines.append("")
     return "\n".join(lines)
+
+
+def epochs_line(name: str, target: Mapping[str, Any]) -> str:
+    """How many times fewer epochs an arm took to a share of uniform's final accuracy."""
+    of = f"{target['share']:.0%} of uniform's final accuracy"
+    if target["mean"] is None:
+        return f"- {name}: {of} is not reached with every seed"
+    return f"- {name}: {of} in {spread(target, '{:.2f}')} times fewer epochs"
+
+
+def waiting_words(one: Mapping[str, Any]) -> str:
+    """A follow-up that has not been run."""
+    what = "uniform at the FLOPs of" if one["for"] == "equal" else "ended sooner:"
+    return f"{what} {one['arm']} ({one['steps']} updates)"
 
 
 def row(arm: Mapping[str, Any]) -> str:
     """One arm of the table."""
     is_baseline = arm["name"] == arm["baseline"]
     clean = (arm["clean_share"] or {}).get("chosen")
-    paper, full = (value / 1e12 for value in arm["flops"].values())
+    paper, full = (arm["flops"][name] / 1e12 for name in ("paper", "full"))
     saved = [spread(arm[f"compute_speedup_{name}"], "{:.0%}") for name in ("paper", "full")]
     once = f" + {arm['paid_once'] / 1e12:.3g} once" if arm["paid_once"] else ""
     equal, sooner = arm["equal_compute"], arm["sooner"]
@@ -179,7 +190,8 @@ def spread(value: Mapping[str, Any], form: str) -> str:
     if value["mean"] is None:
         return "not by all"
     deviation = "" if value["std"] is None else f" ± {form.replace('+', '').format(value['std'])}"
-    return form.format(value["mean"]) + deviation
+    mean = form.format(value["mean"])
+    return ("0%" if mean == "-0%" else mean) + deviation
 
 
 def interval(value: Mapping[str, Any], form: str) -> str:

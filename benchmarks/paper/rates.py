@@ -25,13 +25,16 @@ TIMES = 3
 
 
 @cache
-def seconds_per_flop(name: str, side: int) -> tuple[float, float]:
-    """Of a forward pass and of an update on images of ``side`` pixels, of the processor as runs are
-    timed; takes some seconds. Time them in as much company as the runs had.
+def seconds_per_flop(name: str, side: int, learned: int) -> tuple[float, float]:
+    """Of a forward pass, on as many images as score at once, and of an update on ``learned`` images
+    of ``side`` pixels, of the processor as runs are timed; takes some seconds. Time them in as much
+    company as the runs had.
     """
     flops = model_flops(name, image_size=side, classes=CLASSES)
     prices = [
-        model_seconds(name, image_size=side, classes=CLASSES, clock=time.process_time)
+        model_seconds(
+            name, image_size=side, classes=CLASSES, learned=learned, clock=time.process_time
+        )
         for _ in range(TIMES)
     ]
     forward = median(price.forward for price in prices)
@@ -51,7 +54,7 @@ def predicted_seconds(
         return None
     total = 0.0
     for role, kinds in spent.items():
-        forward, update = seconds_per_flop(names[role], side)
+        forward, update = seconds_per_flop(names[role], side, config.select.sub_batch_size)
         for kind, flops in kinds.items():
             total += flops * (forward if kind in FORWARD else update)
     return total

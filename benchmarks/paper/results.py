@@ -32,8 +32,25 @@ def study_numbers(store: Store, study: Study, seeds: Sequence[int], grid: int) -
         "data": study.data.name,
         "says": study.data.says,
         "unfinished": [arm.name for arm in study.arms if arm not in ended],
+        "waiting": waiting(store, study, seeds, grid),
         "arms": [arm_numbers(store, study, arm, seeds, grid) for arm in ended],
     }
+
+
+def waiting(
+    store: Store, study: Study, seeds: Sequence[int], grid: int
+) -> list[dict[str, str | int]]:
+    """Follow-ups that finished arms ask for and that have not been run."""
+    found = []
+    for arm in study.others:
+        again = followed(store, study, arm, seeds, grid)
+        asked = {} if again is None else {"equal": again.equal, "sooner": again.sooner}
+        found += [
+            {"arm": arm.name, "for": name, "steps": one.steps}
+            for name, one in asked.items()
+            if one is not None and not has_ended(store, one, seeds)
+        ]
+    return found
 
 
 def arm_numbers(
@@ -192,7 +209,8 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
     theirs = [trained_seconds(one) for one in base]
     all_flops = fmean(map(flops_with_evaluation, ours)) / fmean(map(flops_with_evaluation, base))
     measured = fmean(clock) / fmean(theirs)
-    processor = mean_known([store.processor_seconds(arm, seed) for seed in seeds])
+    by_seed = [store.processor_seconds(arm, seed) for seed in seeds]
+    processor = mean_known(by_seed)
     its = mean_known([store.processor_seconds(baseline, seed) for seed in seeds])
     of_processor = processor / its if processor and its else None
     at_rates = mean_known(
@@ -206,6 +224,7 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
         "relative": measured,
         "over_predicted": measured / relative_flops(ours, base)["full"],
         "processor": processor,
+        "processor_by_seed": by_seed,
         "processor_relative": of_processor,
         "processor_over_predicted": of_processor / all_flops if of_processor else None,
         "predicted_at_rates": at_rates,
@@ -256,16 +275,12 @@ def curve(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
     return {name: [float(f"{value:.6g}") for value in column] for name, column in columns.items()}
 
 
-TARGETS = (0.9, 1.0)
-"""Of C7: shares of uniform's final accuracy."""
-
-
 def epochs_to(
-    store: Store, study: Study, arm: Arm, seeds: Sequence[int]
+    store: Store, study: Study, arm: Arm, seeds: Sequence[int], shares: Sequence[float]
 ) -> list[dict[str, float | None]]:
-    """How many times fewer updates than uniform's ``arm`` takes to shares of its final accuracy."""
+    """How many times fewer updates ``arm`` takes to ``shares`` of what uniform ends at."""
     found = []
-    for share in TARGETS:
+    for share in shares:
         times: list[float | None] = []
         for seed in seeds:
             ours, base = store.run_of(arm, seed), store.run_of(study.baseline(arm), seed)

@@ -103,7 +103,7 @@ CPU = Preset(
     flags=AUGMENTED | {"device": "cpu", "record.selection": "none"},
     data=ON
     | {
-        "C1": ("cifar10n-worse", "cifar10n-clean", "tiny-imagenet-noisy"),
+        "C1": ("cifar10n-worse", "cifar10n-random1", "cifar10n-clean", "tiny-imagenet-noisy"),
         "C2": ("cifar10n-worse",),
         "C5": ("cifar10n-worse", "flickr8k-moved"),
         "C6": ("cifar10n-worse",),

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from paper.arm import Arm, Made, Places, digest
-from superbatch.config import Config, uses_reference
+from superbatch.config import Config
 from superbatch.errors import RunError
 from superbatch.files import write_json
 from superbatch.report.read import Run, read_run
+from superbatch.roles import uses_reference
 from superbatch.run import RunFolder
 from superbatch.surroundings import Surroundings
 
@@ -54,6 +55,12 @@ class Store:
         """The run as the report reads it, by the arm's name."""
         run = read_run(self.folder(arm, seed))
         return replace(run, config={**run.config, "recipe": arm.name})
+
+    def environment(self, key: str) -> dict[str, Any]:
+        """What the run of that name was made with."""
+        path = self.places.runs / "runs" / key / "environment.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
 
     def train(self, arm: Arm, seed: int, around: Surroundings) -> None:
         """Train ``arm`` unless it is trained. Raises ``BusyError`` if another process does."""

@@ -79,16 +79,21 @@ def model_seconds(
     *,
     image_size: int,
     classes: int,
+    learned: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Price:
     """Seconds per image of a forward pass and of an update on this device, by ``clock``; takes a
     few seconds.
+
+    On as many images as keep the device busy, but scored at most as many at once as a model scores
+    there; updates on ``learned`` images, if that is given.
     """
     if parse_flops(name) is not None or name.startswith(PREFIX):
         raise ConfigError(f"--measure needs models that can be built here, not {name}")
     import torch
 
     from superbatch.models.build import build_model
+    from superbatch.passes import rows_at_once
 
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = build_model(name, image_size=image_size, channels=_COLOURS, classes=classes, seed=0)
@@ -112,17 +117,30 @@ def model_seconds(
             torch.accelerator.synchronize()
         return clock() - start
 
-    return Price(_seconds_per_image(forward, seconds), _seconds_per_image(update, seconds))
+    scored = min(_LARGEST_BATCH, rows_at_once(0, model) or _LARGEST_BATCH)
+    busy = _images_that_keep_busy
+    return Price(
+        _seconds_per_image(forward, seconds, busy(forward, seconds, scored)),
+        _seconds_per_image(update, seconds, learned or busy(update, seconds, _LARGEST_BATCH)),
+    )
+
+
+def _images_that_keep_busy(
+    work: Callable[[int], None], seconds: Callable[[Callable[[int], None], int], float], most: int
+) -> int:
+    """How many at once take a tenth of a second, or ``most``."""
+    seconds(work, 2)  # the first call allocates; two images, because batch norm needs more than one
+    count = 2
+    while count < most and seconds(work, count) < _MEASURE_SECONDS / 10:
+        count *= 2
+    return count
 
 
 def _seconds_per_image(
-    work: Callable[[int], None], seconds: Callable[[Callable[[int], None], int], float]
+    work: Callable[[int], None], seconds: Callable[[Callable[[int], None], int], float], count: int
 ) -> float:
-    """The median over a second of calls, on as many images as keep the device busy."""
-    seconds(work, 2)  # the first call allocates; two images, because batch norm needs more than one
-    count = 2
-    while count < _LARGEST_BATCH and seconds(work, count) < _MEASURE_SECONDS / 10:
-        count *= 2
+    """The median over a second of calls, ``count`` images each."""
+    seconds(work, count)
     took = [seconds(work, count) for _ in range(3)]
     while sum(took) < _MEASURE_SECONDS:
         took.append(seconds(work, count))
