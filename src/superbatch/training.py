@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from superbatch import build
+from superbatch import build, feed
 from superbatch.actors import Actors
 from superbatch.actors.alone import Course
 from superbatch.actors.gathered import (
@@ -41,6 +41,7 @@ from superbatch.distributed import (
     world,
 )
 from superbatch.enlist import remote_actors, scores_elsewhere
+from superbatch.environment import environment
 from superbatch.errors import Stopped
 from superbatch.flops import Ledger
 from superbatch.loop import Step, train
@@ -74,7 +75,7 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     from_main(folder.refuse_taken)
     # All that can be refused is refused before anything is written.
     run = Run(config, problem_of(config), folder, around)
-    facts = config.model_dump(mode="json"), build.environment(around.command)
+    facts = config.model_dump(mode="json"), environment(around.command, run.device)
     from_main(lambda: folder.create(*facts))
     return run.finish()
 
@@ -89,8 +90,8 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     config = Config.model_validate(from_main(folder.config))
     check_ranks(config, world()[1])
     run = Run(config, problem_of(config), folder, around)
-    environment = build.environment(around.command)
-    from_main(lambda: folder.describe(environment))
+    facts = environment(around.command, run.device)
+    from_main(lambda: folder.describe(facts))
     return run.finish()
 
 
@@ -122,7 +123,7 @@ class Run:
         self.device = pick_device(config.device)
         self.clock = Clock(self.device)
         self.criterion = build.criterion_of(config)
-        view = build.view_of(config)
+        view = feed.view_of(config)
         same = config.score_view == "same"
         self.trained = {
             role: build.learner_of(config, role, problem, self.device)
@@ -140,7 +141,7 @@ class Run:
             measure=self.criterion.measure.name,
         )
         self.chosen = Chosen(folder, problem.examples)
-        self.stream = build.stream_of(
+        self.stream = feed.stream_of(
             config, problem, config.select.super_batch_size, view if same else plain
         )
         self.shares = Shares(self._read)
@@ -149,8 +150,7 @@ class Run:
         self.actors: Actors | None = None
         self.scores_elsewhere = scores_elsewhere(config)
         self.uniform = {
-            role: build.reference_stream_of(config, problem)
-            for role in build.learning_alone(config)
+            role: feed.reference_stream_of(config, problem) for role in build.learning_alone(config)
         }
         self.alone: dict[Role, Course] = {}
         self.state = State(

@@ -15,7 +15,7 @@ LAYERS = [
     ["actors", "evaluation"],
     ["loop", "selector"],
     ["integrations"],
-    ["run", "checkpoint", "record", "chosen", "orders", "mirror"],
+    ["run", "checkpoint", "record", "chosen", "orders", "mirror", "environment"],
     [
         "config",
         "checks",
@@ -23,6 +23,7 @@ LAYERS = [
         "problems",
         "references",
         "own_references",
+        "feed",
         "build",
         "courses",
         "enlist",
