@@ -71,7 +71,7 @@ class Store:
             around = replace(around, references=self.places.runs / "references")
             self._reference(config, around)
             with self._timed(arm.key(seed)):
-                training.start_or_resume(config, self.folder(arm, seed), around)
+                training.start_or_resume(config, around)
 
     def make(self, made: Made, seed: int) -> None:
         """Make a table or an order unless it is there."""

@@ -168,7 +168,7 @@ def actor_of(config: Config, device: str, place: tuple[int, int]) -> Actor:
     torch.manual_seed(derived_seed(config.seed, "global"))
     where = torch.device(device)
     problem = problem_of(config)
-    view = feed.view_of(config) if config.score_view == "same" else plain
+    view = feed.scored_view_of(config)
     stream = feed.stream_of(config, problem, config.select.super_batch_size, view, place)
     trained = {
         role: build.learner_of(config, role, problem, where) for role in published_roles(config)

@@ -30,6 +30,16 @@ def view_of(config: Config) -> View:
     )
 
 
+def scored_view_of(config: Config) -> View:
+    """How a super-batch is seen when it is scored."""
+    return view_of(config) if config.score_view == "same" else plain
+
+
+def learn_view_of(config: Config) -> View:
+    """What is left to do to scored examples before they are learned from."""
+    return plain if config.score_view == "same" else view_of(config)
+
+
 def stream_of(
     config: Config,
     problem: Problem,

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -24,8 +23,8 @@ from superbatch.tables import LossTable, check_table, is_table
 from superbatch.types import Batch, View, size
 
 
-TrainReference = Callable[[Config, Path, Surroundings], dict[str, Any]]
-"""Run a configuration in a folder, or go on with it; its summary."""
+TrainReference = Callable[[Config, Surroundings], dict[str, Any]]
+"""Run a configuration in the folder that it names, or go on with it; its summary."""
 
 
 @runtime_checkable
@@ -290,7 +289,8 @@ def trained_reference(
 
     inner = Surroundings(around.command, watch, around.stop)
     try:
-        summary = train(wanted, path, inner)
+        # Only now, so that the digest is of what it learns and not of where it is kept.
+        summary = train(wanted.changed(out=str(path)), inner)
     except Stopped as stopped:
         raise Stopped(
             f"stopped while its reference was trained; continue with "

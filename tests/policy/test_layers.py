@@ -27,6 +27,7 @@ LAYERS = [
         "build",
         "courses",
         "enlist",
+        "logbook",
         "recipes",
         "state",
         "training",
