@@ -9,7 +9,7 @@ from superbatch.learner import Learner, Optimisation
 from superbatch.own_references import Halves, Past
 from superbatch.problems import problem_of
 from superbatch.recipes import recipe
-from superbatch.references import reference_config
+from superbatch.reference_run import reference_config
 from superbatch.sources.splits import in_first_half
 from superbatch.tasks import Classification
 

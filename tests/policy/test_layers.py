@@ -21,6 +21,7 @@ LAYERS = [
         "checks",
         "places",
         "problems",
+        "reference_run",
         "references",
         "own_references",
         "feed",
