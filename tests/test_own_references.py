@@ -40,6 +40,19 @@ def test_a_reference_learns_at_a_rate_of_its_own():
         check(online)
 
 
+def test_a_reference_learns_with_the_dropout_of_the_models():
+    config = recipe("classact").changed(models={"dropout": 0.3})
+    assert reference_config(config, {}).models.dropout == 0.3
+    problem = problem_of(reference_config(config, {}))
+    rates = {
+        layer.p for layer in problem.model("learner").modules() if isinstance(layer, nn.Dropout)
+    }
+    assert 0.3 in rates
+    # Where none is asked for its settings name none, also of texts, which then have BERT's.
+    assert reference_config(recipe("classact"), {}).models.dropout == 0.0
+    assert reference_config(recipe("classact").changed(task="text"), {}).models.dropout == 0.0
+
+
 class Says(nn.Module):
     def __init__(self, number):
         super().__init__()

@@ -41,7 +41,7 @@ def reference_config(config: Config, fitting: Mapping[str, Any], part: str | Non
             "sub_batch_size": config.select.sub_batch_size,
         },
         contrastive=config.contrastive.model_dump(),
-        models={"learner": config.models.reference},
+        models={"learner": config.models.reference, "dropout": config.models.dropout},
         optimise=config.optimise.model_dump()
         | {"learning_rate": training.learning_rate or config.optimise.learning_rate},
         ranks={"timeout_seconds": config.ranks.timeout_seconds},
