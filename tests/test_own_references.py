@@ -9,7 +9,7 @@ from superbatch.learner import Learner, Optimisation
 from superbatch.own_references import Halves, Past
 from superbatch.problems import problem_of
 from superbatch.recipes import recipe
-from superbatch.references import reference_config
+from superbatch.reference_run import reference_config
 from superbatch.sources.splits import in_first_half
 from superbatch.tasks import Classification
 
@@ -38,6 +38,19 @@ def test_a_reference_learns_at_a_rate_of_its_own():
     online = recipe("classact_online").changed(reference_training={"learning_rate": 0.005})
     with pytest.raises(ConfigError, match=r"0.005 is for a reference that is trained beforehand"):
         check(online)
+
+
+def test_a_reference_learns_with_the_dropout_of_the_models():
+    config = recipe("classact").changed(models={"dropout": 0.3})
+    assert reference_config(config, {}).models.dropout == 0.3
+    problem = problem_of(reference_config(config, {}))
+    rates = {
+        layer.p for layer in problem.model("learner").modules() if isinstance(layer, nn.Dropout)
+    }
+    assert 0.3 in rates
+    # Where none is asked for its settings name none, also of texts, which then have BERT's.
+    assert reference_config(recipe("classact"), {}).models.dropout == 0.0
+    assert reference_config(recipe("classact").changed(task="text"), {}).models.dropout == 0.0
 
 
 class Says(nn.Module):

@@ -78,7 +78,7 @@ class Store:
             around = replace(around, references=self.places.runs / "references")
             self._reference(config, around)
             with self._timed(arm.key(seed)):
-                training.start_or_resume(config, self.folder(arm, seed), around)
+                training.start_or_resume(config, around)
 
     def make(self, made: Made, seed: int) -> None:
         """Make a table or an order unless it is there."""
@@ -142,7 +142,7 @@ class Store:
                 return
             from superbatch import training
             from superbatch.problems import problem_of
-            from superbatch.references import trained_reference
+            from superbatch.reference_run import trained_reference
 
             with self._timed(key):
                 facts = trained_reference(
@@ -199,7 +199,7 @@ def trains_reference(config: Config) -> bool:
 
 def reference_key(config: Config) -> str:
     """A name for what decides the reference of ``config``."""
-    from superbatch.references import reference_config
+    from superbatch.reference_run import reference_config
 
     values = reference_config(config, {}).model_dump(mode="json")
     return f"reference-{digest([json.dumps(values, sort_keys=True)])}"

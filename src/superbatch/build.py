@@ -1,14 +1,10 @@
 """From configuration to objects: what is the same for every problem."""
 
-import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int64
 from torch import distributed, nn
 
 from superbatch.actors.scorers import JointScorer, LossScorer, Scorer
@@ -17,117 +13,17 @@ from superbatch.checks import bank_capacity, bank_limit
 from superbatch.config import Config
 from superbatch.criterion import CRITERIA, Criterion
 from superbatch.distributed import world
-from superbatch.errors import ConfigError
 from superbatch.flops import Prices
 from superbatch.joint import JointBank
 from superbatch.learner import Learner, Optimisation, ThroughModel, warmup_cosine
 from superbatch.models.flexi import AtPatch, MixedResolution
-from superbatch.orders import batch_starts, order_rows, read_order
 from superbatch.own_references import Halves, Past
 from superbatch.parted import PartedBank
 from superbatch.problems import Problem
 from superbatch.references import AnyReference, Reference
-from superbatch.seeds import derived_seed, generator
+from superbatch.seeds import generator
 from superbatch.sharding import is_sharded, shard
-from superbatch.sources import Stream, augmentation, plain
-from superbatch.sources.ordered import OrderedStream
-from superbatch.sources.stream import Batches
 from superbatch.types import Role, View
-
-
-def view_of(config: Config) -> View:
-    """The augmentation that is learned from, as a pure function of each draw."""
-    data = config.data
-    if not (data.flip or data.crop_padding or data.rand_augment):
-        return plain
-    return augmentation(
-        flip=data.flip,
-        crop_padding=data.crop_padding,
-        rand_augment=data.rand_augment,
-        seed=derived_seed(config.seed, "views"),
-    )
-
-
-def stream_of(
-    config: Config,
-    problem: Problem,
-    batch_size: int,
-    view: View,
-    place: tuple[int, int] | None = None,
-) -> Batches:
-    """The super-batches: endless and uniform, or in the order that the configuration names.
-
-    Of each the part that falls to ``place`` (rank, ranks), if not to this process's own.
-    """
-    if config.data.order is None:
-        return uniform_stream_of(config, problem, batch_size, "super-batches", view, place)
-    order = read_order(Path(config.data.order))
-    rows = order_rows(order, problem.examples, problem.rows)
-    starts = batch_starts(order, config.select.sub_batch_size)
-    refuse_short_order(config, len(order), starts)
-    rank, ranks = place or world()
-    return OrderedStream(
-        problem.examples,
-        rows,
-        order.draws,
-        starts,
-        batch_size=batch_size,
-        view=view,
-        workers=config.data.workers,
-        rank=rank,
-        world=ranks,
-    )
-
-
-def refuse_short_order(
-    config: Config, length: int, starts: Int64[np.ndarray, " batches"] | None
-) -> None:
-    """Raise ``ConfigError`` where the run would learn from more examples than the order has.
-
-    ``length`` is that of the order, and ``starts`` are those of its batches where it has its own.
-    """
-    batch = config.select.sub_batch_size
-    if starts is not None and config.steps > len(starts):
-        raise ConfigError(
-            f"--data.order {config.data.order} is {len(starts)} steps of its run and "
-            f"{config.steps} are wanted; set --steps to at most {len(starts)}, or make a longer "
-            "order with superbatch order"
-        )
-    if starts is None and config.steps * batch > length:
-        raise ConfigError(
-            f"--data.order {config.data.order} has {length} examples and {config.steps} steps of "
-            f"{batch} learn from {config.steps * batch}; set --steps to at most {length // batch}, "
-            "or make a longer order with superbatch order"
-        )
-
-
-def uniform_stream_of(
-    config: Config,
-    problem: Problem,
-    batch_size: int,
-    name: str,
-    view: View,
-    place: tuple[int, int] | None = None,
-) -> Stream:
-    """An endless uniform stream of the training rows; ``name`` keeps streams independent."""
-    rank, ranks = place or world()
-    return Stream(
-        problem.examples,
-        problem.rows,
-        batch_size=batch_size,
-        seed=derived_seed(config.seed, name),
-        view=view,
-        workers=config.data.workers,
-        rank=rank,
-        world=ranks,
-    )
-
-
-def reference_stream_of(config: Config, problem: Problem) -> Stream:
-    """What a reference that learns alongside the learner learns from."""
-    multiple = config.reference_training.batch_multiple
-    count = multiple * config.select.sub_batch_size
-    return uniform_stream_of(config, problem, count, "reference batches", view_of(config))
 
 
 def criterion_of(config: Config) -> Criterion:
@@ -322,41 +218,3 @@ def learner_of(config: Config, role: Role, problem: Problem, device: torch.devic
     if role == "learner" and config.ranks.kind == "fsdp" and distributed.is_initialized():
         shard(model, device)
     return Learner(model, problem.task, optimisation, through=mixed(config))
-
-
-def environment(command: list[str]) -> dict[str, Any]:
-    """What a run depended on, for its folder."""
-    import platform
-    import subprocess
-    from importlib.metadata import distributions
-
-    import timm
-    import torchvision
-
-    import superbatch
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(superbatch.__file__).parent,
-    )
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "command": command,
-        "git_commit": commit.stdout.strip() or None,
-        "superbatch": superbatch.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        # what models of texts come from, where it is installed; importing it takes seconds
-        **{dist.name: dist.version for dist in distributions(name="transformers")},
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "device": gpu or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "ranks": world()[1],
-    }

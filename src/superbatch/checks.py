@@ -17,6 +17,7 @@ themselves need torch, and nothing that answers ``--help`` may)."""
 def check(config: Config) -> None:
     """Refuse settings that cannot work together, with a ``ConfigError``."""
     check_selection(config)
+    check_joint(config)
     check_importance(config)
     check_bank(config)
     check_data(config)
@@ -27,7 +28,7 @@ def check(config: Config) -> None:
 
 
 def check_selection(config: Config) -> None:
-    """Sizes, and how the sub-batch is chosen."""
+    """Sizes, and by what the sub-batch is chosen."""
     select = config.select
     if select.sub_batch_size > select.super_batch_size:
         raise ConfigError(
@@ -35,22 +36,29 @@ def check_selection(config: Config) -> None:
             f"--select.super-batch-size ({select.super_batch_size}); "
             "the sub-batch is chosen from the super-batch"
         )
-    if select.joint and select.criterion not in OF_LOSSES:
-        raise ConfigError(
-            f"--select.joint chooses by losses of pairs and criterion {select.criterion} by "
-            "something else; take a recipe such as jest"
-        )
     if config.optimise.compile and select.criterion == "grad_norm_full":
         raise ConfigError(
             f"criterion {select.criterion} takes models apart by examples and --optimise.compile "
             "puts them together; leave one out (grad_norm, of the last layer, can be compiled)"
         )
-    if select.joint and select.criterion == "uniform":
+
+
+def check_joint(config: Config) -> None:
+    """What pairs can be chosen together by, from what, and in how many parts."""
+    select = config.select
+    if not select.joint:
+        return
+    if select.criterion not in OF_LOSSES:
+        raise ConfigError(
+            f"--select.joint chooses by losses of pairs and criterion {select.criterion} by "
+            "something else; take a recipe such as jest"
+        )
+    if select.criterion == "uniform":
         raise ConfigError(
             f"--select.joint chooses by losses and criterion uniform of recipe {config.recipe} has "
             "none; take a recipe such as jest"
         )
-    if select.joint and select.sub_batch_size % select.chunks:
+    if select.sub_batch_size % select.chunks:
         below = select.sub_batch_size // select.chunks * select.chunks
         way_out = f"the nearest sizes are {below} and {below + select.chunks}"
         if below == 0:
@@ -59,13 +67,13 @@ def check_selection(config: Config) -> None:
             f"--select.sub-batch-size ({select.sub_batch_size}) is drawn in --select.chunks "
             f"({select.chunks}) equal parts and they do not divide it; {way_out}"
         )
-    if select.joint and (select.bank_super_batches > 1 or select.max_times_sampled > 1):
+    if select.bank_super_batches > 1 or select.max_times_sampled > 1:
         raise ConfigError(
             "joint selection chooses within one super-batch, whose embeddings are fresh; "
             f"--select.bank-super-batches is {select.bank_super_batches} and "
             f"--select.max-times-sampled {select.max_times_sampled}: both must be 1"
         )
-    if select.joint and (flags := replay_flags(select)):
+    if flags := replay_flags(select):
         raise ConfigError(
             "joint selection chooses within one super-batch, whose embeddings are fresh, and then "
             f"forgets it; leave out {', '.join(flags)}"

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from superbatch import build
+from superbatch import build, feed
 from superbatch.actors.actor import Setup, Weights
 from superbatch.actors.alone import Beside, Course, InTheLoop, Student, from_answer, studying
 from superbatch.actors.crew import Crew, Words
@@ -102,7 +102,7 @@ def student_of(config: Config, role: Role, device: str, *, carries: bool = False
     problem = problem_of(config)
     return Student(
         build.learner_of(config, role, problem, where),
-        build.reference_stream_of(config, problem).batch_of,
+        feed.reference_stream_of(config, problem).batch_of,
         role=role,
         seed=own_seed(config, role),
         device=where,

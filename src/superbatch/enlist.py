@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from superbatch import build
+from superbatch import build, feed
 from superbatch.actors.actor import Actor, Setup, Weights, Work, scoring, weights_of
 from superbatch.actors.news import Found, Transport
 from superbatch.actors.process import Processes
@@ -168,8 +168,8 @@ def actor_of(config: Config, device: str, place: tuple[int, int]) -> Actor:
     torch.manual_seed(derived_seed(config.seed, "global"))
     where = torch.device(device)
     problem = problem_of(config)
-    view = build.view_of(config) if config.score_view == "same" else plain
-    stream = build.stream_of(config, problem, config.select.super_batch_size, view, place)
+    view = feed.scored_view_of(config)
+    stream = feed.stream_of(config, problem, config.select.super_batch_size, view, place)
     trained = {
         role: build.learner_of(config, role, problem, where) for role in published_roles(config)
     }

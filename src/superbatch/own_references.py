@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from superbatch.config import Config
 from superbatch.learner import Learner
 from superbatch.problems import Problem
-from superbatch.references import TrainReference, scored_through, trained_reference
+from superbatch.reference_run import TrainReference, trained_reference
+from superbatch.references import scored_through
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.sources.splits import in_first_half

@@ -1,31 +1,23 @@
 """The reference that does not learn in the loop: trained before, given, or a table of losses."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from superbatch.config import Config
-from superbatch.errors import ConfigError, Stopped
+from superbatch.errors import ConfigError
 from superbatch.files import file_digest
 from superbatch.passes import rows_at_once, traceless
 from superbatch.problems import Problem
 from superbatch.problems.weights import is_open_clip, weights_path
-from superbatch.recipes import recipe
+from superbatch.reference_run import TrainReference, trained_reference
 from superbatch.run import RunFolder
-from superbatch.seeds import derived_seed
 from superbatch.sources import plain
-from superbatch.surroundings import Status, Surroundings
+from superbatch.surroundings import Surroundings
 from superbatch.tables import LossTable, check_table, is_table
 from superbatch.types import Batch, View, size
-
-
-TrainReference = Callable[[Config, Path, Surroundings], dict[str, Any]]
-"""Run a configuration in a folder, or go on with it; its summary."""
 
 
 @runtime_checkable
@@ -215,92 +207,3 @@ def refuse_unfit_for_tables(config: Config, scored: View) -> None:
             f"--contrastive.score-patch {config.contrastive.score_patch} scores at another; leave "
             "it out, or give the checkpoint"
         )
-
-
-def reference_config(config: Config, fitting: Mapping[str, Any], part: str | None = None) -> Config:
-    """The run that trains the reference of ``config``: uniform, on its part of the data.
-
-    ``part`` is that, if not the one that the configuration names, and ``fitting`` are the settings
-    that make other data fit the models: see `Problem.fitting`.
-    """
-    training = config.reference_training
-    steps = training.steps or config.steps
-    uniform = "uniform"
-    if config.task == "image_text":
-        uniform = "clip" if config.contrastive.loss == "softmax" else "siglip"
-    data = config.data.model_dump() | {
-        "part": part or training.data,
-        "deduplicate": False,
-        "order": None,
-    }
-    if config.reference_data is not None:
-        data |= {
-            "path": config.reference_data,
-            **fitting,
-            "truth": None,
-            "part": "pool",
-            "holdout_fraction": 0.0,
-            "label_noise": 0.0,
-            "caption_noise": 0.0,
-            "subset": None,
-        }
-    return recipe(uniform).changed(
-        seed=derived_seed(config.seed, "reference"),
-        task=config.task,
-        steps=steps,
-        device=config.device,
-        data=data,
-        select={
-            "super_batch_size": config.select.sub_batch_size,
-            "sub_batch_size": config.select.sub_batch_size,
-        },
-        contrastive=config.contrastive.model_dump(),
-        models={"learner": config.models.reference},
-        optimise=config.optimise.model_dump()
-        | {"learning_rate": training.learning_rate or config.optimise.learning_rate},
-        ranks={"timeout_seconds": config.ranks.timeout_seconds},
-        record=config.record.model_dump()
-        | {"selection": "none", "tensorboard": False, "evaluate_every": steps},
-    )
-
-
-def trained_reference(
-    config: Config,
-    problem: Problem,
-    folder: RunFolder,
-    around: Surroundings,
-    train: TrainReference,
-    part: str | None = None,
-) -> dict[str, Any]:
-    """Train the reference of ``config``, or find it trained: its checkpoint and what it cost.
-
-    It learns ``part``, if not what the configuration names. It is a run of its own, in
-    ``reference/`` or ``reference-PART/`` of the run folder or, shared by several runs, in
-    ``around.references``; each run's ledger still counts it in full.
-    """
-    wanted = reference_config(config, problem.fitting, part)
-    if around.references is None:
-        path = folder.path / (f"reference-{part}" if part else "reference")
-    else:
-        text = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
-        path = around.references / hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-    def watch(status: Status) -> None:
-        around.watch(Status("reference", status.step, status.steps, status.numbers))
-
-    inner = Surroundings(around.command, watch, around.stop)
-    try:
-        summary = train(wanted, path, inner)
-    except Stopped as stopped:
-        raise Stopped(
-            f"stopped while its reference was trained; continue with "
-            f"superbatch train --resume {folder.path}"
-        ) from stopped
-    seconds = summary["seconds"]
-    return {
-        "checkpoint": str(weights_path(str(path))),  # the run may have been moved since
-        "examples_learned": summary["examples_learned"],
-        "recomputed": "recompute" in summary["flops"]["by_role"]["learner"],
-        "seconds": seconds["total"] - seconds["by_phase"].get("evaluation", 0.0),
-        "val": summary["val"],
-    }

@@ -27,7 +27,7 @@ from superbatch.sources.stream import Batches
 from superbatch.types import Batch, Role
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """All of a run that has state, as one."""
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from superbatch import build
+from superbatch import build, feed
 from superbatch.actors import Actors
 from superbatch.actors.alone import Course
 from superbatch.actors.gathered import (
@@ -26,7 +26,6 @@ from superbatch.actors.remote import RemoteActors
 from superbatch.actors.scorers import Scorer
 from superbatch.checkpoint import save_weights
 from superbatch.checks import check
-from superbatch.chosen import Chosen
 from superbatch.clock import Clock
 from superbatch.config import Config
 from superbatch.courses import course_of
@@ -41,22 +40,21 @@ from superbatch.distributed import (
     world,
 )
 from superbatch.enlist import remote_actors, scores_elsewhere
+from superbatch.environment import environment
 from superbatch.errors import Stopped
 from superbatch.flops import Ledger
+from superbatch.logbook import Logbook
 from superbatch.loop import Step, train
-from superbatch.mirror import Mirror, nowhere, tensorboard
 from superbatch.places import check_ranks
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
-from superbatch.record import Recorder
 from superbatch.references import AnyReference, Reference
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
-from superbatch.sources import plain
 from superbatch.state import State
-from superbatch.surroundings import Status, Surroundings
-from superbatch.types import Batch, Metrics, Role, View, small_fields, to_device
+from superbatch.surroundings import Surroundings
+from superbatch.types import Batch, Metrics, Role, small_fields, to_device
 
 
 def run_folder(config: Config) -> Path:
@@ -74,7 +72,7 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     from_main(folder.refuse_taken)
     # All that can be refused is refused before anything is written.
     run = Run(config, problem_of(config), folder, around)
-    facts = config.model_dump(mode="json"), build.environment(around.command)
+    facts = config.model_dump(mode="json"), environment(around.command, run.device)
     from_main(lambda: folder.create(*facts))
     return run.finish()
 
@@ -89,20 +87,13 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     config = Config.model_validate(from_main(folder.config))
     check_ranks(config, world()[1])
     run = Run(config, problem_of(config), folder, around)
-    environment = build.environment(around.command)
-    from_main(lambda: folder.describe(environment))
+    facts = environment(around.command, run.device)
+    from_main(lambda: folder.describe(facts))
     return run.finish()
 
 
-def start_or_resume(config: Config, path: Path, around: Surroundings) -> dict[str, Any]:
-    """Go on with the run in ``path``, or start it there as ``config``."""
-    if from_main((path / "config.json").is_file):
-        return resume(path, around)
-    return start(config.changed(out=str(path)), around)
-
-
-def begin_or_go_on(config: Config, around: Surroundings) -> dict[str, Any]:
-    """Run ``config``, from where ranks that were lost had brought it if they had; for all."""
+def start_or_resume(config: Config, around: Surroundings) -> dict[str, Any]:
+    """Run ``config``, from where it had come to if its folder has it already; the summary."""
     path = run_folder(config)
     if from_main((path / "config.json").is_file):
         return resume(path, around)
@@ -122,52 +113,49 @@ class Run:
         self.device = pick_device(config.device)
         self.clock = Clock(self.device)
         self.criterion = build.criterion_of(config)
-        view = build.view_of(config)
-        same = config.score_view == "same"
         self.trained = {
             role: build.learner_of(config, role, problem, self.device)
             for role in build.learning_roles(config)
         }
-        self.reference = build.reference_of(
-            config, problem, self.trained, self.device, view if same else plain
-        )
+        scored = feed.scored_view_of(config)
+        self.reference = build.reference_of(config, problem, self.trained, self.device, scored)
         self.ledger = Ledger(build.prices_of(config, problem, self.trained, self.reference))
-        self.recorder = Recorder(
+        self.logbook = Logbook(
+            config,
             folder,
-            rows=config.record.selection,
-            temperature=config.select.temperature,
-            roles=self.criterion.roles,
-            measure=self.criterion.measure.name,
+            problem.examples,
+            ledger=self.ledger,
+            clock=self.clock,
+            watch=around.watch,
         )
-        self.chosen = Chosen(folder, problem.examples)
-        self.stream = build.stream_of(
-            config, problem, config.select.super_batch_size, view if same else plain
-        )
+        self.stream = feed.stream_of(config, problem, config.select.super_batch_size, scored)
         self.shares = Shares(self._read)
         self.bank = build.bank_of(config, self._score_again, self.device)
-        self.learn_view: View = plain if same else view
+        self.learn_view = feed.learn_view_of(config)
         self.actors: Actors | None = None
         self.scores_elsewhere = scores_elsewhere(config)
         self.uniform = {
-            role: build.reference_stream_of(config, problem)
-            for role in build.learning_alone(config)
+            role: feed.reference_stream_of(config, problem) for role in build.learning_alone(config)
         }
         self.alone: dict[Role, Course] = {}
-        self.state = State(
-            folder,
-            self.device,
-            self.trained,
-            self.reference,
-            self.bank,
-            self.stream,
-            self.uniform,
-            self.ledger,
-            self.recorder,
-            self.clock,
-            problem.examples.fingerprint,
-        )
         self.result: Evaluation | None = None
-        self.mirror: Mirror = nowhere
+
+    @cached_property
+    def state(self) -> State:
+        """All of it that has state."""
+        return State(
+            folder=self.folder,
+            device=self.device,
+            trained=self.trained,
+            reference=self.reference,
+            bank=self.bank,
+            stream=self.stream,
+            uniform=self.uniform,
+            ledger=self.ledger,
+            recorder=self.logbook.recorder,
+            clock=self.clock,
+            fingerprint=self.problem.examples.fingerprint,
+        )
 
     def finish(self) -> dict[str, Any]:
         """Run from the newest checkpoint (or the start) to the end; the summary."""
@@ -176,8 +164,7 @@ class Run:
         rank, _ = world()
         torch.manual_seed(derived_seed(self.config.seed, "global", *([str(rank)] if rank else [])))
         first, self.result = self.state.restore(self._examples_of)
-        if self.config.record.tensorboard and is_main():
-            self.mirror = tensorboard(self.folder.path / "tensorboard", after=first)
+        self.logbook.open(after=first)
         with ExitStack() as stack:
             self.actors = stack.enter_context(closing(self._actors(first)))
             for role, stream in self.uniform.items():
@@ -211,7 +198,7 @@ class Run:
     def _arrived(self, found: Found) -> None:
         """What was read and scored elsewhere is accounted for as if it had been here."""
         self.stream.handed_out(found.skipped)
-        self.recorder.duplicates_removed = found.duplicates
+        self.logbook.recorder.duplicates_removed = found.duplicates
         if isinstance(self.reference, Reference):
             self.reference.count_on_demand(found.looked_up_in_vain)
 
@@ -257,7 +244,7 @@ class Run:
             self.clock.seconds["reference"] = reference.facts["seconds"]
 
     def _without_duplicates(self, batch: Batch) -> Batch:
-        kept, self.recorder.duplicates_removed = without_duplicates(batch)
+        kept, self.logbook.recorder.duplicates_removed = without_duplicates(batch)
         return kept
 
     def _read(self, draws: Int[Tensor, " n"]) -> Batch:
@@ -277,15 +264,14 @@ class Run:
             count = sum(counts(self.reference.scored_on_demand()))
             self.ledger.score({"reference"} if count else (), count)
         with self.clock("recording"):
-            self.recorder.add(step)
-            self.chosen.add(step)
+            self.logbook.add(step)
         row: dict[str, float | int] = {}
         evaluate_every = record.evaluate_every or max(1, self.config.steps // 20)
         if last or number % evaluate_every == 0:
             row = self._evaluate() | self._agreement(step)
         if row or number == 1 or number % record.log_every == 0:
             with self.clock("recording"):
-                self._log(step, row)
+                self.logbook.log(step, {**self._of_actors(), **row})
         stop = any_rank(self.around.stop()) and not last
         if last or stop or number % record.checkpoint_every == 0:
             self._checkpoint(number)
@@ -314,17 +300,6 @@ class Run:
             self.ledger.evaluate(role, len(learner))
         return {"selection/agreement": rank_correlation(learner, online)}
 
-    def _log(self, step: Step, evaluated: Metrics) -> None:
-        row = self.recorder.row(step)
-        row["seconds"] = round(self.training_seconds(), 3)
-        row["flops/paper"] = self.ledger.total("paper")
-        row["flops/full"] = self.ledger.total("full")
-        row |= self._of_actors()
-        row |= evaluated
-        self.folder.append_metrics(row)
-        self.mirror(step.number, row)
-        self.around.watch(Status(self.config.recipe, step.number, self.config.steps, row))
-
     def _of_actors(self) -> Metrics:
         """What is known of those who score, where anybody does."""
         if self.actors is None or not self.criterion.roles:
@@ -333,14 +308,9 @@ class Run:
         found["actors/lost"] += sum(course.lost for course in self.alone.values())
         return found
 
-    def training_seconds(self) -> float:
-        """Seconds so far, the reference's training included, evaluation left out."""
-        return self.clock.total() - self.clock.seconds.get("evaluation", 0.0)
-
     def _checkpoint(self, number: int) -> None:
         with self.clock("recording"):
-            self.recorder.flush()
-            self.chosen.flush()
+            self.logbook.flush()
             self.state.save(number, self.result, keep=self.config.record.keep_checkpoints)
 
     def _examples_of(self, draws: Int[Tensor, " n"]) -> Batch:
@@ -367,20 +337,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What the finished run came to and what it cost."""
         assert self.result is not None  # the last step is always evaluated
-        return {
-            "recipe": self.config.recipe,
-            "seed": self.config.seed,
-            "steps": self.config.steps,
-            "examples_seen": self.recorder.examples_seen,
-            "examples_learned": self.recorder.examples_learned,
-            "flops": {
-                "paper": self.ledger.total("paper"),
-                "full": self.ledger.total("full"),
-                "by_role": self.ledger.by_role(),
-            },
-            "seconds": {"total": self.clock.total(), "by_phase": self.clock.state_dict()},
-            "val": dict(self.result.summary),
-            "selection": self.recorder.selection_summary(),
+        return self.logbook.summary(self.result) | {
             "left_out": dict(self.problem.left_out),
             "skipped_images": len(united(self.stream.skipped)) + self.problem.skipped,
             "reference": self.reference.facts if self.reference else None,

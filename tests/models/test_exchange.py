@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from superbatch.errors import CheckpointError, ConfigError
-from superbatch.models.exchange import export_open_clip
+from superbatch.models.export import export_open_clip
 from superbatch.models.two_tower import TwoTower, build_two_tower
 
 

@@ -115,7 +115,7 @@ def test_only_the_image_tower_is_seen_otherwise():
 
 def test_open_clips_towers_are_seen_at_another_patch_as_ours(tmp_path):
     """The exported model is the same at its own patch, and so it is at any other."""
-    from superbatch.models.exchange import export_open_clip
+    from superbatch.models.export import export_open_clip
 
     model, inputs = two_tower(), pairs()
     nn.init.normal_(model.visual.patch_embed.proj.bias)

@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.out.exists():
         raise ConfigError(f"--out {arguments.out} exists; give a folder that is not there yet")
     from superbatch.cli.evaluating import task_of_checkpoint, two_tower
-    from superbatch.models.exchange import export_open_clip
+    from superbatch.models.export import export_open_clip
 
     learned = task_of_checkpoint(words[0], Config())
     if learned.task != "image_text":

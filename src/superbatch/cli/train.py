@@ -69,7 +69,7 @@ def by_ray(settings: Config, resumed: Path | None, *, quiet: bool) -> dict[str, 
 
     if settings.device == "auto" and not settings.ranks.gpus:
         settings = settings.changed(device="cpu")  # a GPU that they do not take up is not theirs
-    work: Work = partial(training.begin_or_go_on, settings)
+    work: Work = partial(training.start_or_resume, settings)
     if resumed is None:
         RunFolder(training.run_folder(settings)).refuse_taken()
     elif (summary := RunFolder.open(resumed).summary()) is not None:

@@ -13,11 +13,11 @@ from superbatch.errors import ConfigError
 from superbatch.models.build import build_vit, did_you_mean, seeded
 from superbatch.models.exchange import (
     OpenClipTowers,
-    describe,
     import_open_clip,
     is_open_clip_name,
     read_open_clip,
 )
+from superbatch.models.export import describe
 from superbatch.models.variants import OPEN_CLIP, VARIANTS, ViTSize, parse_two_tower_name
 
 
