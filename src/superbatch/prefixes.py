@@ -3,7 +3,7 @@
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
-def si(value: float, unit: str = "") -> str:
+def si(value: float | int, unit: str = "") -> str:
     """``1.23e15`` of ``"FLOPs"`` is ``1.23 PFLOPs``."""
     power = 0
     while abs(value) >= 999.5 and power < len(PREFIXES) - 1:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from superbatch.config import Config
@@ -87,7 +88,8 @@ def trained_reference(
         path = around.references / digest_of(wanted)
 
     def watch(status: Status) -> None:
-        around.watch(Status("reference", status.step, status.steps, status.numbers))
+        is_step = status.unit == "steps"
+        around.watch(replace(status, title="reference") if is_step else status)
 
     inner = Surroundings(around.command, watch, around.stop)
     try:

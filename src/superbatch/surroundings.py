@@ -16,6 +16,8 @@ class Status:
     step: int
     steps: int
     numbers: Metrics
+    unit: str = "steps"
+    """What is counted."""
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,7 @@ class Surroundings:
     stop: Callable[[], bool] = lambda: False
     references: Path | None = None
     """Folder where references are shared between runs; none: each run trains its own."""
+
+    def reading(self, done: int, total: int) -> None:
+        """Tell who watches how many examples have been read that are kept in memory."""
+        self.watch(Status("reading", done, total, {}, "examples"))

@@ -71,7 +71,7 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     folder = RunFolder(run_folder(config), writes=is_main())
     from_main(folder.refuse_taken)
     # All that can be refused is refused before anything is written.
-    run = Run(config, problem_of(config), folder, around)
+    run = Run(config, problem_of(config, around.reading), folder, around)
     facts = config.model_dump(mode="json"), environment(around.command, run.device)
     from_main(lambda: folder.create(*facts))
     return run.finish()
@@ -86,7 +86,7 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     around = around or Surroundings()
     config = Config.model_validate(from_main(folder.config))
     check_ranks(config, world()[1])
-    run = Run(config, problem_of(config), folder, around)
+    run = Run(config, problem_of(config, around.reading), folder, around)
     facts = environment(around.command, run.device)
     from_main(lambda: folder.describe(facts))
     return run.finish()

@@ -194,13 +194,13 @@ class PlanShare:
         """``watch`` told which run it is, and how many seconds the whole plan has left."""
 
         def titled(status: "Status") -> None:
-            is_reference = status.title == "reference"
-            worked = self.done + (0.0 if is_reference else status.step / status.steps)
+            before = status.title in ("reference", "reading")
+            worked = self.done + (0.0 if before else status.step / status.steps)
             numbers = dict(status.numbers)
             if worked > 0.05:  # before that, starting up would pass for the pace
                 rate = (time.monotonic() - self.began) / worked
                 numbers["plan/seconds_left"] = rate * (self.total - worked)
-            title = self.title + (", reference" if is_reference else "")
+            title = self.title + (f", {status.title}" if before else "")
             watch(replace(status, title=title, numbers=numbers))
 
         return titled

@@ -73,9 +73,12 @@ class Bars:
         if headline:
             self._headlines[status.title] = headline
         numbers |= self._headlines.get(status.title, {})
-        speed = f"{rate:.1f} steps/s" if rate else ""
+        speed = f"{rate:.1f} {status.unit}/s" if rate else ""
+        is_step = status.unit == "steps"
         if self._console.is_terminal:
             self._bar(status, speed, described(numbers))
+        elif not is_step and now - began < self.seconds_between_lines:
+            pass  # what is soon done needs no line
         elif now - self._said > self.seconds_between_lines or status.step == status.steps:
             self._said = now
             left = f"{(status.steps - status.step) / rate:.0f} s left" if rate else ""
