@@ -21,12 +21,13 @@ from pathlib import Path
 
 import torch
 from ratios import seconds, verdict
-from small_run import SUB_BATCH_SIZE, SUPER_BATCH_SIZE, made_images, small_run
+from small_run import made_images, small_run
 
 from superbatch import build, training
 from superbatch.config import Config
 from superbatch.problems import problem_of
 from superbatch.run import RunFolder
+from superbatch.surroundings import Status, Surroundings
 from superbatch.types import ROLES, Role
 
 
@@ -64,12 +65,12 @@ def measure(config: Config, into: Measured) -> None:
     def bookkeeping() -> float:
         return sum(run.clock.seconds.get(phase, 0.0) for phase in BOOKKEEPING)
 
-    def watch(status: training.Status) -> None:
+    def watch(status: Status) -> None:
         if status.title == config.recipe:
             times.append((time.perf_counter(), bookkeeping()))
 
     folder = RunFolder(Path(str(config.out)))
-    around = training.Surroundings(watch=watch)
+    around = Surroundings(watch=watch)
     run = training.Run(config, problem_of(config), folder, around)
     folder.create(config.model_dump(mode="json"), {})
     run.finish()
@@ -89,13 +90,14 @@ def measure(config: Config, into: Measured) -> None:
 def alone(config: Config, *, rounds: int) -> dict[tuple[Role, str], float]:
     """Seconds for each example of a scoring pass and of an update, of each model by itself."""
     data = problem_of(config)
-    batch = data.examples.read(data.rows[:SUPER_BATCH_SIZE])
-    sub_batch = {name: column[:SUB_BATCH_SIZE] for name, column in batch.items()}
+    scored, learned = config.select.super_batch_size, config.select.sub_batch_size
+    batch = data.examples.read(data.rows[:scored])
+    sub_batch = {name: column[:learned] for name, column in batch.items()}
     calls: dict[tuple[Role, str], tuple[Callable[[], object], int]] = {}
     for role in ROLES:
         learner = build.learner_of(config, role, data, torch.device("cpu"))
-        calls[role, "score"] = partial(learner.losses, batch), SUPER_BATCH_SIZE
-        calls[role, "learn"] = partial(learner.step, sub_batch), SUB_BATCH_SIZE
+        calls[role, "score"] = partial(learner.losses, batch), scored
+        calls[role, "learn"] = partial(learner.step, sub_batch), learned
     taken: dict[tuple[Role, str], list[float]] = {key: [] for key in calls}
     for number in range(rounds + 1):
         for key, (call, count) in calls.items():

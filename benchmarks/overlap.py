@@ -29,6 +29,7 @@ from superbatch.actors.weights import WeightBoard
 from superbatch.config import Config
 from superbatch.problems import problem_of
 from superbatch.run import RunFolder
+from superbatch.surroundings import Status, Surroundings
 
 
 UPDATES_LIMIT = 0.95
@@ -65,12 +66,12 @@ def measure(config: Config, into: Measured) -> None:
     """Run ``config`` and add what its steps took."""
     times: list[tuple[float, float, dict[str, float]]] = []
 
-    def watch(status: training.Status) -> None:
+    def watch(status: Status) -> None:
         if status.title == config.recipe:
             times.append((time.perf_counter(), time.process_time(), dict(run.clock.seconds)))
 
     folder = RunFolder(Path(str(config.out)))
-    run = training.Run(config, problem_of(config), folder, training.Surroundings(watch=watch))
+    run = training.Run(config, problem_of(config), folder, Surroundings(watch=watch))
     folder.create(config.model_dump(mode="json"), {})
     run.finish()
     # The last step is also evaluated: it ends where the one before it did.

@@ -27,6 +27,7 @@ import torch
 from superbatch import training
 from superbatch.config import Config
 from superbatch.recipes import recipe
+from superbatch.surroundings import Surroundings
 
 
 MEMORY_LIMIT = 1.05
@@ -172,7 +173,7 @@ def main() -> int:
         looking = threading.Thread(target=watch.look, daemon=True)
         looking.start()
         try:
-            training.start(settings(run, given.count), training.Surroundings(stop=watch.over))
+            training.start(settings(run, given.count), Surroundings(stop=watch.over))
         except training.Stopped as stopped:
             print(stopped)
         looking.join()
