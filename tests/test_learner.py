@@ -164,6 +164,21 @@ def test_the_average_of_weights_by_hand():
     assert torch.equal(learner.model[1].weight, own)
 
 
+def test_an_average_of_weights_remembers_no_more_than_it_is_told_to():
+    """At the second update 3/12 would be more than 0.2; whole numbers are the last ones."""
+    torch.manual_seed(1)  # dropout
+    learner = Learner(network(), Classification(), Optimisation(schedule=constant, ema_decay=0.2))
+    learner.step(batch())
+    first = {name: value.clone() for name, value in learner.evaluated_weights().items()}
+    learner.step(batch())
+    second, own = learner.evaluated_weights(), learner.model.state_dict()
+    for name in ("0.weight", "1.running_mean", "5.bias"):
+        assert not torch.equal(first[name], own[name])
+        assert torch.allclose(second[name], 0.2 * first[name] + 0.8 * own[name], atol=1e-7), name
+    assert first["1.num_batches_tracked"] == 1
+    assert second["1.num_batches_tracked"] == 2
+
+
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_interrupted_and_resumed_is_identical(ema_decay):
     through = linear_learner(ema_decay=ema_decay)

@@ -132,8 +132,6 @@ def test_a_table_and_a_replayed_order_are_the_live_run_for_less(checked):
     reference = found["live"]["flops_by_role"]["reference"]
     a_row = reference["score"] / (12 * 32)  # live, 12 super-batches of 32 were scored
     assert found["table"]["paid_once"] == reference["pretrain"] + 300 * a_row
-    assert found["table"]["seconds"]["paid_once"] > 0
-    assert found["its order"]["seconds"]["paid_once"] > found["live"]["seconds"]["processor"]
     assert found["live"]["seconds"]["paid_once"] == 0
 
 

@@ -183,3 +183,40 @@ def test_the_goal_is_at_shares_of_uniforms_updates():
     found = goal(Bench(PRESETS["goal-wide"], DATA["cifar10n-worse"], "test"))
     # of 1,560: 54 % are 842.4, 45 % are 702
     assert [one.steps for one in found.arms] == [1560, 842, 702, 926, 1560, 842]
+
+
+def test_what_is_paid_once_is_what_was_made_and_what_it_was_made_of(tmp_path):
+    from paper.arm import Arm, Made, Places
+    from paper.results import seconds_paid_once
+    from paper.store import Store, reference_key
+
+    store = Store(Places(tmp_path, tmp_path))
+    live = Arm("live", "classact", {}, 12)
+    order, table = (Made(kind, live, (kind, "$SOURCE"), shift=1) for kind in ("order", "table"))
+    config = live.config(2, store.places)
+    folder = store.folder(live, 2)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.model_dump_json())
+    spent = {
+        live.key(2): [7.0, 3.0],  # it was interrupted
+        reference_key(config): [5.0],
+        Path(order.path(1)).stem: [2.0],
+        Path(table.path(1)).stem: [1.0],
+    }
+    sessions = tmp_path / "sessions"
+    sessions.mkdir()
+    for name, seconds in spent.items():
+        lines = [line for one in seconds for line in ({"begins": True}, {"processor_seconds": one})]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (sessions / f"{name}.jsonl").write_text(text)
+
+    def once(made):
+        return seconds_paid_once(store, Arm("later", "uniform", {}, 12, made=made), (1,))
+
+    assert once(None) == 0.0
+    assert once(order) == 7 + 3 + 5 + 2
+    assert once(table) == 5 + 1
+    with (sessions / f"{reference_key(config)}.jsonl").open("a") as file:
+        file.write('{"begins": true}\n')  # and was killed
+    assert once(order) is None
+    assert once(table) is None

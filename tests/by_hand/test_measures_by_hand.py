@@ -154,6 +154,20 @@ def test_dropout_is_on_within_only_and_its_masks_follow_from_the_examples():
     assert not torch.equal(run(others), first)
 
 
+def test_other_draws_of_the_same_examples_meet_other_masks():
+    model, examples = small_vit(dropout=0.3), digits(8)
+    measure = measures.bald(3)
+    first, again, other = (
+        measure.of(TASK, model, {**examples, "draw": torch.arange(8) + start})
+        for start in (500, 500, 900)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    # The draw alone decides: other ids of the same images change nothing.
+    renamed = {**examples, "id": examples["id"] + 100, "draw": torch.arange(8) + 500}
+    assert torch.equal(measure.of(TASK, model, renamed), first)
+
+
 def test_a_model_without_dropout_cannot_disagree_with_itself():
     with pytest.raises(ConfigError, match=r"the model has none; give it some: --models\.dropout"):
         measures.bald().of(TASK, small_vit(), digits(2))

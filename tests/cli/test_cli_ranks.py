@@ -235,6 +235,22 @@ def test_what_gloo_says_of_others_is_a_sentence(said, meant, second_of_two, monk
         raise RuntimeError(f"[gloo/pair.cc:1] {said}")
 
 
+class MetError(Exception):
+    """Ranks would have met."""
+
+
+def test_ranks_wait_for_each_other_as_long_as_they_are_told(second_of_two, monkeypatch):
+    def meet(backend, *, timeout):
+        raise MetError(backend, timeout.total_seconds())
+
+    monkeypatch.setattr("torch.distributed.init_process_group", meet)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for flags, seconds in (((), 600.0), (("--ranks.timeout-seconds", "12.5"), 12.5)):
+        with pytest.raises(MetError) as met:
+            main(["train", "uniform", *flags])
+        assert met.value.args == ("gloo", seconds)
+
+
 def test_an_error_of_this_rank_is_not_about_others(second_of_two, monkeypatch):
     Meeting(monkeypatch)
     with pytest.raises(RuntimeError, match="mat1 and mat2"), launch.joined(5.0):

@@ -27,6 +27,7 @@ def config(name, out, **sections):
         models={"learner": "mu-1000/4", "online": "mu-2400/4", "reference": "mu-2400/4"},
         select={"super_batch_size": 32, "sub_batch_size": 16},
         data={"flip": True, "crop_padding": 1, "label_noise": 0.2},
+        reference_training={"steps": 2},  # stops are to fall into the run itself
         record={"log_every": 1, "evaluate_every": 10, "checkpoint_every": 4},
     )
     return base.changed(**sections)
@@ -81,6 +82,7 @@ def test_stopped_and_resumed_is_identical(name, sections, tmp_path):
     interrupted = config(name, tmp_path / "interrupted", **sections)
     with pytest.raises(Stopped, match="continue with superbatch train --resume"):
         training.start(interrupted, stop_after(7))
+    assert list((tmp_path / "interrupted" / "checkpoints").glob("step-*.pt"))
     for count in (1, 9):
         with pytest.raises(Stopped):
             training.resume(tmp_path / "interrupted", stop_after(count))
@@ -91,7 +93,7 @@ def test_stopped_and_resumed_is_identical(name, sections, tmp_path):
 def test_a_run_goes_on_where_it_was_moved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Stopped):  # its reference is trained by then
-        training.start(config("classact", "begun/run"), stop_after(40))
+        training.start(config("classact", "begun/run"), stop_after(12))
     (tmp_path / "begun").rename("moved")
     monkeypatch.chdir("moved")
     training.resume(tmp_path / "moved" / "run")

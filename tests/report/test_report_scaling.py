@@ -25,6 +25,30 @@ def test_a_falling_loss_has_a_positive_factor():
     assert law.factor.mean > 0
 
 
+def test_intervals_are_those_of_students_t_with_three_parameters_fewer_than_points():
+    """Gauss-Newton with the derivatives worked out on paper, and the t of a printed table."""
+    x = np.array([1000.0, 2000.0, 4000.0, 8000.0, 16000.0])
+    noise = np.array([0.004, -0.006, 0.001, 0.005, -0.003])
+    y = 0.9 - 8 * x**-0.5 + noise
+    # In units of the geometric mean, 4000: budgets are 1/4, 1/2, 1, 2 and 4.
+    u = np.array([0.25, 0.5, 1.0, 2.0, 4.0])
+    parameters = np.array([0.9, -0.12, 0.5])  # offset, factor, exponent
+    for _ in range(50):
+        _, factor, exponent = parameters
+        power = u**-exponent
+        # y = offset + factor u^-exponent by each of the three
+        jacobian = np.stack([np.ones(5), power, -factor * power * np.log(u)], axis=1)
+        residual = y - (parameters[0] + factor * power)
+        parameters = parameters + np.linalg.solve(jacobian.T @ jacobian, jacobian.T @ residual)
+    variance = (residual @ residual) / 2 * np.diag(np.linalg.inv(jacobian.T @ jacobian))
+    half = 4.302653 * np.sqrt(variance)
+    law = fit_power_law(x, y)
+    found = (law.offset, law.factor, law.exponent)
+    assert [one.mean for one in found] == pytest.approx(parameters.tolist(), rel=1e-4)
+    assert [one.low for one in found] == pytest.approx((parameters - half).tolist(), rel=1e-3)
+    assert [one.high for one in found] == pytest.approx((parameters + half).tolist(), rel=1e-3)
+
+
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     random = np.random.default_rng(0)
     x = np.repeat([1e3, 2e3, 4e3, 8e3, 16e3], 3)

@@ -136,14 +136,20 @@ def test_scoring_that_cannot_pay_switches_off(step_seconds, off):
         assert "take 2 s a step and the rest of it 1.9 s" in watch.off
 
 
-def test_a_stopwatch_tells_medians_of_turns():
-    stopwatch = Stopwatch()
-    assert stopwatch.median("turn") == 0.0
-    for _ in range(3):
+def test_a_stopwatch_tells_medians_of_the_last_turns():
+    """Turns begin at 0, 10, 30 and 35; choosing takes 1, 4, 2 and 3 s of them."""
+    readings = iter([0.0, 5.0, 6.0, 10.0, 11.0, 15.0, 30.0, 31.0, 33.0, 35.0, 36.0, 39.0])
+    stopwatch = Stopwatch(turns=3, now=lambda: next(readings))
+    assert stopwatch.median("turn") == stopwatch.median("score") == 0.0
+    found = []
+    for _ in range(4):
         stopwatch.turn()
         with stopwatch("score", torch.device("cpu")):
-            sum(range(1000))
-    assert 0 < stopwatch.median("score") <= stopwatch.median("turn")
+            pass
+        found.append((stopwatch.median("turn"), stopwatch.median("score")))
+    # Turns of 10, 20 and 5 s; at the fourth the first choice, of 1 s, is no longer looked at.
+    assert found == [(0.0, 1.0), (10.0, 2.5), (15.0, 2.0), (10.0, 3.0)]
+    assert stopwatch.median("learn") == 0.0
 
 
 def test_being_off_and_half_a_window_survive_an_interruption():

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,17 +17,19 @@ SPENT = ("score", "learn", "turn")
 class Stopwatch:
     """Seconds of the last turns, by what they were spent on.
 
-    On CUDA the device itself marks when it begins and ends, so that nothing waits for it.
+    On CUDA the device itself marks when it begins and ends, so that nothing waits for it. Elsewhere
+    ``now`` says what time it is, in seconds.
     """
 
-    def __init__(self, turns: int = 200) -> None:
+    def __init__(self, turns: int = 200, *, now: Callable[[], float] = time.perf_counter) -> None:
         self._turns = turns
+        self._now = now
         self._spent: dict[str, deque[Any]] = {}
         self._began: float | None = None
 
     def turn(self) -> None:
         """A new turn begins, and the one before ends."""
-        now = time.perf_counter()
+        now = self._now()
         if self._began is not None:
             self._of("turn").append(now - self._began)
         self._began = now
@@ -36,9 +38,9 @@ class Stopwatch:
     def __call__(self, what: str, device: torch.device | None) -> Iterator[None]:
         """The time within is spent on ``what``."""
         if device is None or device.type != "cuda":
-            began = time.perf_counter()
+            began = self._now()
             yield
-            self._of(what).append(time.perf_counter() - began)
+            self._of(what).append(self._now() - began)
             return
         with torch.cuda.device(device):
             events = [_event(), _event()]
