@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from made_tars import jpeg
 from PIL import Image
 
 from superbatch.sources import decoding
@@ -40,3 +41,26 @@ def test_images_are_decoded_when_they_are_asked_for(monkeypatch):
     images = iter(decoded([encoded(3, "PNG"), encoded(4, "PNG")]))
     assert next(images).shape == (3, 3, 3)
     assert len(asked) == 1
+
+
+def test_images_too_large_to_decode_are_left_out(monkeypatch):
+    small, large = jpeg(7, side=20), jpeg(7, side=21)
+    files = {}
+    for kind in ("PNG", "WEBP"):
+        for side in (20, 21):
+            file = io.BytesIO()
+            Image.new("RGB", (side, side)).save(file, kind)
+            files[kind, side] = file.getvalue()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    images = [small, large, files["PNG", 20], files["PNG", 21]]
+    images += [files["WEBP", 20], files["WEBP", 21]]
+    assert [image is not None for image in decoded(images)] == [True, False] * 3
+
+
+def test_a_header_cannot_make_us_allocate():
+    bomb = bytearray(jpeg())
+    at = bomb.index(b"\xff\xc0")
+    bomb[at + 5 : at + 9] = b"\xff\xdc\xff\xdc"  # 65,500 x 65,500 pixels, 12.9 GB
+    behind = bytes(bomb[:2]) + b"\xff\xff\xff" + bytes(bomb[3:])  # fill bytes are allowed
+    hidden = bytes(bomb[:2]) + b"\0junk\0" + bytes(bomb[2:])
+    assert list(decoded([bytes(bomb), behind, hidden, jpeg(5)]))[:3] == [None] * 3
