@@ -7,7 +7,9 @@ import pytest
 
 from superbatch import training
 from superbatch.cli import main
-from superbatch.cli.confirm import Trial, trials
+from superbatch.cli.confirm import Trial, confirming_runs, trials
+from superbatch.recipes import recipe
+from superbatch.reference_run import reference_config
 from superbatch.report.read import read_runs
 from superbatch.report.speedup import compare_runs
 
@@ -175,6 +177,14 @@ def test_confirm_runs_what_the_curve_promises(tmp_path, capsys):
     assert equal[0]["baseline_best"] == pytest.approx(
         sum(run["best"] for run in told["runs"] if run["recipe"] == "uniform") / 2
     )
+
+
+def test_what_is_confirmed_has_the_reference_that_it_had(tmp_path):
+    config = recipe("classact").changed(steps=400, out=str(tmp_path / "run"))
+    ((_, again),) = confirming_runs([Trial("sooner?", "classact", 120)], [config], tmp_path)
+    assert again.steps == 120
+    before, after = (reference_config(one, {}) for one in (config, again))
+    assert (before.steps, after) == (400, before)
 
 
 def made_run(folder, recipe, seed, *, flops, accuracies):

@@ -74,13 +74,15 @@ def confirming_runs(
 ) -> list[tuple[Trial, Config]]:
     """For each trial the runs of its recipe, one a seed, with its updates and a folder of its own.
 
-    Trials with the same recipe and updates share their runs.
+    The reference learns as long as before: only the schedule of what is trained may differ. Trials
+    with the same recipe and updates share their runs.
     """
     return [
         (
             trial,
             config.changed(
                 steps=trial.steps,
+                reference_training={"steps": config.reference_training.steps or config.steps},
                 out=str(out / "confirm" / f"{trial.recipe}-{trial.steps}-seed{config.seed}"),
             ),
         )
