@@ -96,14 +96,14 @@ def test_another_table_in_its_place_has_a_map_of_its_own(tmp_path):
 
 
 def test_the_map_goes_to_the_cache_where_it_must(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SUPERBATCH_CACHE", str(tmp_path / "cache"))
     made(tmp_path / "t.parquet", np.arange(5), np.arange(5))
     (tmp_path / "t.parquet.maps").write_text("a file where the folder should be")
     assert LossTable.open(tmp_path / "t.parquet")(batch_of([3])).tolist() == [3]
-    assert len(list((tmp_path / "cache" / "superbatch" / "tables").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "tables").iterdir())) == 1
     (tmp_path / "other").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    with pytest.raises(RunError, match=r"neither beside it nor in .*set XDG_CACHE_HOME"):
+    monkeypatch.setenv("SUPERBATCH_CACHE", str(tmp_path / "other"))
+    with pytest.raises(RunError, match=r"neither beside it nor in .*set SUPERBATCH_CACHE"):
         LossTable.open(tmp_path / "t.parquet")
 
 

@@ -142,7 +142,7 @@ def _mapped(
             refused = error
     raise RunError(
         f"the memory map of {table} can be written neither beside it nor in {_folders(table)[1]} "
-        f"({refused}); set XDG_CACHE_HOME to a folder that can be written"
+        f"({refused}); set SUPERBATCH_CACHE to a folder that can be written"
     ) from refused
 
 
