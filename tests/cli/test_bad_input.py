@@ -1,78 +1,20 @@
 """What a user gets wrong: exit code 2, one message with both values and a way out, nothing lost."""
 
-import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-from rich.console import Console
-from sklearn.datasets import load_digits
+from refusals import TINY, contents, parquet
 
 from superbatch import training
 from superbatch.cli import main
-from superbatch.cli.progress import Bars
-from superbatch.recipes import recipe
-from superbatch.surroundings import Status, Surroundings
-
-
-TINY = [
-    "--steps=2",
-    "--models.learner=mu-2400/4",
-    "--models.online=mu-2400/4",
-    "--models.reference=mu-2400/4",
-    "--select.super-batch-size=16",
-    "--select.sub-batch-size=8",
-]
 
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def contents(folder):
-    """Every file below ``folder`` with its bytes."""
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture
-def refused(capsys, tmp_path):
-    """Runs a command that must be refused; its one message. Whatever was there is as it was."""
-
-    def message(*words):
-        before = contents(tmp_path)
-        code = main(list(words))
-        out, err = capsys.readouterr()
-        assert code == 2
-        assert out == ""
-        assert err.startswith("superbatch: ")
-        assert err.count("\n") == 1, err
-        assert contents(tmp_path) == before
-        return err
-
-    return message
-
-
-def parquet(path, *, count=200, broken=(), names=None, labels=None):
-    """A table of digits in the Hugging Face layout; the images in ``broken`` are no images."""
-    pixels, true_labels = load_digits(return_X_y=True)
-    rows = []
-    for row in range(count):
-        file = io.BytesIO()
-        gray = np.rint(pixels[row] * 255 / 16).astype(np.uint8).reshape(8, 8)
-        Image.fromarray(gray).save(file, "PNG")
-        encoded = b"no image" if row in broken else file.getvalue()
-        rows.append({"bytes": encoded, "path": f"{row}.png"})
-    label = np.array(true_labels[:count] if labels is None else labels)
-    table = pa.table({"image": rows, "label": label})
-    if names:
-        features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
-    pq.write_table(table, path)
-    return str(path)
 
 
 def test_an_unknown_command(refused):
@@ -204,33 +146,6 @@ def test_a_label_out_of_range(label, said, refused, tmp_path):
     assert said in message
 
 
-def test_whoever_watches_sees_images_being_read(tmp_path):
-    path = parquet(tmp_path / "a.parquet")
-    data = {"path": path}
-    seen = []
-    training.start(
-        recipe("uniform").changed(steps=1, data=data, models={"learner": "mu-2400/4"}),
-        Surroundings(watch=seen.append),
-    )
-    first = seen[0]
-    assert (first.title, first.step, first.steps, first.unit) == ("reading", 200, 200, "examples")
-    assert (seen[-1].title, seen[-1].unit) == ("uniform", "steps")
-
-
-def test_reading_is_said_where_it_takes_long(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("superbatch.cli.progress.time.monotonic", lambda: now[0])
-    out = io.StringIO()
-    bars = Bars(Console(file=out))
-    bars.watch(Status("reading", 10, 100, {}, "examples"))
-    now[0] = 109.0
-    bars.watch(Status("reading", 40, 100, {}, "examples"))
-    assert out.getvalue() == ""
-    now[0] = 112.0  # 12 seconds after the first: 60 images more
-    bars.watch(Status("reading", 70, 100, {}, "examples"))
-    assert out.getvalue() == "reading  70/100  5.0 examples/s  6 s left\n"
-
-
 @pytest.mark.parametrize("memory_gb", ["2", "0"])
 def test_a_few_broken_images_are_skipped_counted_and_reported(memory_gb, tmp_path, capsys):
     path = parquet(tmp_path / "a.parquet", broken=[7])
@@ -282,55 +197,6 @@ def test_more_broken_images_stop_the_run(memory_gb, refused, tmp_path, capsys):
     assert "Traceback" not in err
 
 
-@pytest.fixture
-def trained(tmp_path, capsys):
-    """Trains a run of ``uniform`` and forgets what it printed."""
-
-    def run(out, *flags):
-        assert main(["train", "uniform", *TINY, *flags, "--out", out]) == 0
-        capsys.readouterr()
-        return out
-
-    return run
-
-
-def npz(path, *, classes=3, side=8):
-    images = np.random.default_rng(0).integers(0, 256, (40, side, side), dtype=np.uint8)
-    np.savez(path, images=images, labels=np.arange(40) % classes)
-    return str(path)
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_a_checkpoint_of_other_data(command, refused, trained, tmp_path):
-    checkpoint = trained("digits-run")
-    use = {
-        "train": ["train", "classact", *TINY, "--reference", checkpoint],
-        "evaluate": ["evaluate", checkpoint],
-    }[command]
-    few = npz(tmp_path / "few.npz")
-    assert "10 classes and the data has 3" in refused(*use, "--data.path", few)
-    large = npz(tmp_path / "large.npz", classes=10, side=16)
-    assert "8 pixels a side and the data has 16" in refused(*use, "--data.path", large)
-    colour = parquet(tmp_path / "colour.parquet")
-    assert "1 channels and the data has 3" in refused(*use, "--data.path", colour)
-
-
-def test_a_checkpoint_that_is_none(refused, trained, tmp_path):
-    trained("other-run")
-    (tmp_path / "text.safetensors").write_text("not weights")
-    for path, said in [
-        ("missing.safetensors", "there is no such file"),
-        (".", "no finished run is there"),
-        ("text.safetensors", "cannot be read as safetensors weights"),
-        ("other-run/checkpoints/step-00000002.pt", "give a finished run, or its"),
-    ]:
-        for use in (["train", "classact", *TINY, "--reference"], ["evaluate"]):
-            message = refused(*use, path)
-            assert said in message
-            assert path in message
-    assert "needs one checkpoint and was given 0" in refused("evaluate")
-
-
 def test_online_recipes_take_no_trained_reference(refused):
     message = refused("train", "classact_online", "--reference", "x.safetensors")
     assert "trains its reference alongside the learner and cannot use --reference" in message
@@ -362,85 +228,9 @@ def test_fractions_that_leave_nothing(flags, said, refused):
     assert said in refused("train", "classact_ho", *TINY, *flags)
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--device=nonsense"], "--device nonsense cannot be used here"),
-        (["--device=meta"], "--device meta cannot be used here"),
-        (["--models.learner=mu-1000/3"], "the nearest patches that do: 1, 2, 4"),
-        (["--models.reference=resnet18x"], "did you mean resnet18"),
-        (["--data.crop-padding=8"], "--data.crop-padding is 8 and images are 8x8 pixels"),
-    ],
-)
-def test_what_cannot_be_built_leaves_no_folder_behind(flags, said, refused):
-    # Else the folder would have to be removed before the command can be given again, mended.
-    assert said in refused("train", "classact", *TINY, *flags)
-
-
 def test_images_that_are_not_square(refused, tmp_path):
     images = np.zeros((9, 8, 10), dtype=np.uint8)
     np.savez(tmp_path / "wide.npz", images=images, labels=np.arange(9) % 3)
     message = refused("train", "uniform", *TINY, "--data.path=wide.npz")
     assert "images of wide.npz are 8x10 pixels and models take square ones" in message
     assert "set --data.image-size" in message
-
-
-def test_a_folder_that_exists(refused, trained, tmp_path, capsys):
-    trained("run")
-    message = refused("train", "uniform", *TINY, "--out", "run")
-    assert "run exists; continue that run with --resume run, or give a new --out" in message
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.txt").write_text("mine")
-    (tmp_path / "file").write_text("mine")
-    for taken in ("photos", "file"):
-        message = refused("train", "uniform", *TINY, "--out", taken)
-        assert f"{taken} exists and is not a run; give a new --out" in message
-    before = contents(tmp_path)
-    assert main(["train", "--resume", "run"]) == 0
-    assert contents(tmp_path) == before
-    (tmp_path / "empty").mkdir()
-    assert main(["train", "uniform", *TINY, "--out", "empty"]) == 0
-
-
-def test_a_folder_that_cannot_be_made(refused, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    message = refused("train", "uniform", *TINY, "--out", "file/run")
-    assert "cannot write file/run/config.json: Not a directory" in message
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "compare needs two recipes or more, each once"),
-        (["uniform"], "it was given uniform"),
-        (["uniform", "hard", "uniform"], "it was given uniform hard uniform"),
-        (
-            ["hard", "classact"],
-            "none of the recipes hard classact is uniform (uniform, clip, siglip)",
-        ),
-        (["uniform", "hard", "--baseline=easy"], "--baseline easy is not among"),
-        (["uniform", "hard", "--seeds=0"], "--seeds: Input should be greater than or equal to 1"),
-    ],
-)
-def test_a_comparison_of_nothing(words, said, refused):
-    assert said in refused("compare", *words)
-
-
-def test_a_comparison_where_something_is(refused, trained, tmp_path):
-    trained("run")
-    message = refused("compare", "uniform", "rs2", *TINY, "--out=run")
-    assert "run exists and is no comparison; give a new --out" in message
-    assert main(["compare", "uniform", "rs2", *TINY, "--out=comparison"]) == 0
-
-
-def test_a_folder_that_holds_another_comparison(refused, tmp_path, capsys):
-    assert main(["compare", "uniform", "rs2", *TINY, "--out=both"]) == 0
-    capsys.readouterr()
-    message = refused("compare", "uniform", "rs2", *TINY, "--steps=3", "--out=both")
-    assert "both holds a comparison with other settings; give a new --out" in message
-
-
-def test_a_comparison_that_could_not_begin_can_be_given_again_mended(tmp_path, capsys):
-    command = ["compare", "uniform", "rs2", *TINY, "--out=both"]
-    assert main([*command, "--data.path=digit"]) == 2
-    assert main(command) == 0

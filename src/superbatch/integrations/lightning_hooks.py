@@ -31,7 +31,7 @@ class SelectionHooks:
     @staticmethod
     def _overrides(owner: Any) -> bool:
         """Whether the class of a module or data module defines the data hook itself."""
-        raise NotImplementedError
+        raise NotImplementedError  # each of Lightning's two packages has base classes of its own
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stand in the data hook, on the device: before any state is loaded."""

@@ -1,0 +1,118 @@
+"""Run folders, checkpoints and comparisons that cannot be used: one message, nothing lost."""
+
+import pytest
+from refusals import TINY, contents, npz, parquet
+
+from superbatch.cli import main
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_checkpoint_of_other_data(command, refused, trained, tmp_path):
+    checkpoint = trained("digits-run")
+    use = {
+        "train": ["train", "classact", *TINY, "--reference", checkpoint],
+        "evaluate": ["evaluate", checkpoint],
+    }[command]
+    few = npz(tmp_path / "few.npz")
+    assert "10 classes and the data has 3" in refused(*use, "--data.path", few)
+    large = npz(tmp_path / "large.npz", classes=10, side=16)
+    assert "8 pixels a side and the data has 16" in refused(*use, "--data.path", large)
+    colour = parquet(tmp_path / "colour.parquet")
+    assert "1 channels and the data has 3" in refused(*use, "--data.path", colour)
+
+
+def test_a_checkpoint_that_is_none(refused, trained, tmp_path):
+    trained("other-run")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    for path, said in [
+        ("missing.safetensors", "there is no such file"),
+        (".", "no finished run is there"),
+        ("text.safetensors", "cannot be read as safetensors weights"),
+        ("other-run/checkpoints/step-00000002.pt", "give a finished run, or its"),
+    ]:
+        for use in (["train", "classact", *TINY, "--reference"], ["evaluate"]):
+            message = refused(*use, path)
+            assert said in message
+            assert path in message
+    assert "needs one checkpoint and was given 0" in refused("evaluate")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--device=nonsense"], "--device nonsense cannot be used here"),
+        (["--device=meta"], "--device meta cannot be used here"),
+        (["--models.learner=mu-1000/3"], "the nearest patches that do: 1, 2, 4"),
+        (["--models.reference=resnet18x"], "did you mean resnet18"),
+        (["--data.crop-padding=8"], "--data.crop-padding is 8 and images are 8x8 pixels"),
+    ],
+)
+def test_what_cannot_be_built_leaves_no_folder_behind(flags, said, refused):
+    # Else the folder would have to be removed before the command can be given again, mended.
+    assert said in refused("train", "classact", *TINY, *flags)
+
+
+def test_a_folder_that_exists(refused, trained, tmp_path, capsys):
+    trained("run")
+    message = refused("train", "uniform", *TINY, "--out", "run")
+    assert "run exists; continue that run with --resume run, or give a new --out" in message
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for taken in ("photos", "file"):
+        message = refused("train", "uniform", *TINY, "--out", taken)
+        assert f"{taken} exists and is not a run; give a new --out" in message
+    before = contents(tmp_path)
+    assert main(["train", "--resume", "run"]) == 0
+    assert contents(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    assert main(["train", "uniform", *TINY, "--out", "empty"]) == 0
+
+
+def test_a_folder_that_cannot_be_made(refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    message = refused("train", "uniform", *TINY, "--out", "file/run")
+    assert "cannot write file/run/config.json: Not a directory" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "compare needs two recipes or more, each once"),
+        (["uniform"], "it was given uniform"),
+        (["uniform", "hard", "uniform"], "it was given uniform hard uniform"),
+        (
+            ["hard", "classact"],
+            "none of the recipes hard classact is uniform (uniform, clip, siglip)",
+        ),
+        (["uniform", "hard", "--baseline=easy"], "--baseline easy is not among"),
+        (["uniform", "hard", "--seeds=0"], "--seeds: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_comparison_of_nothing(words, said, refused):
+    assert said in refused("compare", *words)
+
+
+def test_a_comparison_where_something_is(refused, trained, tmp_path):
+    trained("run")
+    message = refused("compare", "uniform", "rs2", *TINY, "--out=run")
+    assert "run exists and is no comparison; give a new --out" in message
+    assert main(["compare", "uniform", "rs2", *TINY, "--out=comparison"]) == 0
+
+
+def test_a_folder_that_holds_another_comparison(refused, tmp_path, capsys):
+    assert main(["compare", "uniform", "rs2", *TINY, "--out=both"]) == 0
+    capsys.readouterr()
+    message = refused("compare", "uniform", "rs2", *TINY, "--steps=3", "--out=both")
+    assert "both holds a comparison with other settings; give a new --out" in message
+
+
+def test_a_comparison_that_could_not_begin_can_be_given_again_mended(tmp_path, capsys):
+    command = ["compare", "uniform", "rs2", *TINY, "--out=both"]
+    assert main([*command, "--data.path=digit"]) == 2
+    assert main(command) == 0

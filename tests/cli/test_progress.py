@@ -1,0 +1,37 @@
+"""What whoever watches is told while data is read."""
+
+import io
+
+from refusals import parquet
+from rich.console import Console
+
+from superbatch import training
+from superbatch.cli.progress import Bars
+from superbatch.recipes import recipe
+from superbatch.surroundings import Status, Surroundings
+
+
+def test_whoever_watches_sees_images_being_read(tmp_path):
+    path = parquet(tmp_path / "a.parquet")
+    config = recipe("uniform").changed(
+        steps=1, out=str(tmp_path / "run"), data={"path": path}, models={"learner": "mu-2400/4"}
+    )
+    seen = []
+    training.start(config, Surroundings(watch=seen.append))
+    first = seen[0]
+    assert (first.title, first.step, first.steps, first.unit) == ("reading", 200, 200, "examples")
+    assert (seen[-1].title, seen[-1].unit) == ("uniform", "steps")
+
+
+def test_reading_is_said_where_it_takes_long(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("superbatch.cli.progress.time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    bars = Bars(Console(file=out))
+    bars.watch(Status("reading", 10, 100, {}, "examples"))
+    now[0] = 109.0
+    bars.watch(Status("reading", 40, 100, {}, "examples"))
+    assert out.getvalue() == ""
+    now[0] = 112.0  # 12 seconds after the first: 60 images more
+    bars.watch(Status("reading", 70, 100, {}, "examples"))
+    assert out.getvalue() == "reading  70/100  5.0 examples/s  6 s left\n"
