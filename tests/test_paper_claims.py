@@ -135,26 +135,6 @@ def test_a_table_and_a_replayed_order_are_the_live_run_for_less(checked):
     assert found["live"]["seconds"]["paid_once"] == 0
 
 
-def test_seconds_are_predicted_from_the_pace_of_each_model(monkeypatch):
-    from paper import rates
-
-    from superbatch.recipes import recipe
-
-    pace = {"S/4": (2.0, 3.0), "Ti/4": (5.0, 7.0)}
-    monkeypatch.setattr(rates, "seconds_per_flop", lambda name, side, learned: pace[name])
-    models = {"learner": "S/4", "online": "mu-2400/4", "reference": "Ti/4"}
-    config = recipe("classact").changed(models=models)
-    spent = {
-        "learner": {"score": 0, "learn": 100, "pretrain": 0, "evaluate": 10},
-        "online": {"score": 0, "learn": 0, "pretrain": 0, "evaluate": 0},
-        "reference": {"score": 20, "learn": 0, "pretrain": 60, "evaluate": 0, "recompute": 4},
-    }
-    # 10 * 2 + 100 * 3 of the learner, (20 + 4) * 5 + 60 * 7 of the reference
-    assert rates.predicted_seconds(spent, config, 8) == 860
-    towers = config.changed(models={"learner": "S/8+mu-100"})
-    assert rates.predicted_seconds(spent, towers, 8) is None
-
-
 def test_the_table_says_which_arms_took_longer_than_their_flops(checked):
     from paper.publish import table
 

@@ -67,6 +67,8 @@ class Arm:
     made: Made | None = None
     about: Mapping[str, float | str] = field(default_factory=dict)
     """What a table or a figure places it by, such as the actor's size."""
+    paced: int = 0
+    """Pixels a side of its images, where its models are timed beside its runs; 0 where not."""
 
     def words(self, seed: int) -> list[str]:
         """What comes after ``superbatch train``, but for --out."""

@@ -1,13 +1,14 @@
 """Rates: the seconds that a run's FLOPs should take here, each model at its own pace.
 
 A small model does fewer FLOPs a second than a large one, so the seconds of a run cannot follow its
-FLOPs alone. What is left to judge is what the loop around the models costs.
+FLOPs alone. What is left to judge is what the loop around the models costs. A machine's pace moves
+with its company, by a tenth or two: models are timed before and after each run.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from statistics import median
+from statistics import fmean, median
 
 from superbatch.cli.cost_price import model_flops, model_seconds
 from superbatch.config import Config
@@ -16,47 +17,63 @@ from superbatch.models.conv import parse_conv_name
 from superbatch.models.variants import parse_vit_name
 
 
+Pace = Sequence[float]
+"""Seconds for a FLOP of a forward pass, and for one of an update."""
+Paces = Mapping[str, Pace]
+"""Of models, by name."""
 FORWARD = ("score", "evaluate", "recompute")
 """Kinds of FLOPs in a ledger that are of forward passes alone."""
+BEFOREHAND = ("pretrain", "evaluate")
+"""Kinds of a reference's FLOPs that are of its own training, before the run."""
 CLASSES = 10
 """Of the models that are timed; a head takes next to nothing."""
 TIMES = 3
-"""That each is timed, of which the median counts."""
+"""That each is timed, of which the median counts, where that is not done beside the runs."""
+
+
+def pace(name: str, side: int, learned: int) -> Pace:
+    """Of a forward pass, on as many images as score at once, and of an update on ``learned`` images
+    of ``side`` pixels, of the processor as runs are timed; takes two seconds or more.
+    """
+    flops = model_flops(name, image_size=side, classes=CLASSES)
+    price = model_seconds(
+        name, image_size=side, classes=CLASSES, learned=learned, clock=time.process_time
+    )
+    return price.forward / flops, price.update / (FORWARDS_PER_UPDATE * flops)
 
 
 @cache
-def seconds_per_flop(name: str, side: int, learned: int) -> tuple[float, float]:
-    """Of a forward pass, on as many images as score at once, and of an update on ``learned`` images
-    of ``side`` pixels, of the processor as runs are timed; takes some seconds. Time them in as much
-    company as the runs had.
-    """
-    flops = model_flops(name, image_size=side, classes=CLASSES)
-    prices = [
-        model_seconds(
-            name, image_size=side, classes=CLASSES, learned=learned, clock=time.process_time
-        )
-        for _ in range(TIMES)
-    ]
-    forward = median(price.forward for price in prices)
-    update = median(price.update for price in prices)
-    return forward / flops, update / (FORWARDS_PER_UPDATE * flops)
+def pace_now(name: str, side: int, learned: int) -> Pace:
+    """Timed once a process, for runs that no pace was timed beside."""
+    found = [pace(name, side, learned) for _ in range(TIMES)]
+    forward, update = (median(values) for values in zip(*found, strict=True))
+    return forward, update
+
+
+def mean_pace(timed: Sequence[Paces]) -> Paces:
+    """The mean of every model over the times that it was timed."""
+    names = dict.fromkeys(name for paces in timed for name in paces)
+    each = {name: [paces[name] for paces in timed if name in paces] for name in names}
+    return {
+        name: [fmean(values) for values in zip(*found, strict=True)] for name, found in each.items()
+    }
 
 
 def predicted_seconds(
-    by_role: Mapping[str, Mapping[str, float]], config: Config, side: int
+    by_role: Mapping[str, Mapping[str, float]], config: Config, beside: Paces, before: Paces
 ) -> float | None:
-    """Of all FLOPs in ``by_role``, evaluations included; None for models that are not timed."""
-    if config.task != "classification":
-        return None
+    """Of all FLOPs in ``by_role``, evaluations included: a model at its pace ``beside`` the run, a
+    reference that was trained beforehand at that ``before`` it; None for models of unknown pace.
+    """
     names = config.models.model_dump()
-    spent = {role: kinds for role, kinds in by_role.items() if any(kinds.values())}
-    if not all(is_timed(names[role]) for role in spent):
-        return None
     total = 0.0
-    for role, kinds in spent.items():
-        forward, update = seconds_per_flop(names[role], side, config.select.sub_batch_size)
+    for role, kinds in by_role.items():
         for kind, flops in kinds.items():
-            total += flops * (forward if kind in FORWARD else update)
+            paces = before if role == "reference" and kind in BEFOREHAND else beside
+            if flops and names[role] not in paces:
+                return None
+            if flops:
+                total += flops * paces[names[role]][0 if kind in FORWARD else 1]
     return total
 
 

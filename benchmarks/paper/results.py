@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 from paper.arm import Arm
 from paper.claims import Study
 from paper.follow import Followed, comparison_of, followed, has_ended, summary_of
-from paper.rates import predicted_seconds
+from paper.rates import is_timed, pace_now, predicted_seconds
 from paper.store import Store
 from superbatch.report.curves import recipe_curve
 from superbatch.report.read import Run
@@ -214,10 +214,7 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
     its = mean_known([store.processor_seconds(baseline, seed) for seed in seeds])
     of_processor = processor / its if processor and its else None
     at_rates = mean_known(
-        [
-            predicted_seconds(one["flops"]["by_role"], store.config_of(arm, seed), study.data.side)
-            for one, seed in zip(ours, seeds, strict=True)
-        ]
+        [at_own_pace(store, study, arm, seed, one) for one, seed in zip(ours, seeds, strict=True)]
     )
     return {
         "measured": spread(clock).to_json(),
@@ -231,6 +228,24 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
         "processor_over_rates": processor / at_rates if processor and at_rates else None,
         "paid_once": seconds_paid_once(store, arm, seeds),
     }
+
+
+def at_own_pace(
+    store: Store, study: Study, arm: Arm, seed: int, spent: Mapping[str, Any]
+) -> float | None:
+    """What a run should take: at the pace that its models had beside it; if none was timed then, at
+    the one that they have now. None on other devices, where the processor's seconds say little.
+    """
+    config = store.config_of(arm, seed)
+    if config.task != "classification" or config.device != "cpu":
+        return None
+    beside, before = store.paces(arm, seed)
+    if not beside:
+        by_role, models = spent["flops"]["by_role"], config.models.model_dump()
+        names = {models[role] for role, kinds in by_role.items() if any(kinds.values())}
+        learned, side = config.select.sub_batch_size, study.data.side
+        beside = {name: pace_now(name, side, learned) for name in names if is_timed(name)}
+    return predicted_seconds(spent["flops"]["by_role"], config, beside, {**beside, **before})
 
 
 def seconds_paid_once(store: Store, arm: Arm, seeds: Sequence[int]) -> float | None:

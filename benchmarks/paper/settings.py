@@ -58,6 +58,8 @@ class Preset:
     grid: int = 20
     """Uniform at an arm's FLOPs has its updates rounded up to this part of the arm's, so that
     arms of about the same cost share those runs; what it gains by it is uniform's."""
+    paced: bool = False
+    """Time each model before and after every run, some seconds each: what it should have taken."""
     unrun: bool = False
     """Nobody here has run it: configuration only."""
 
@@ -67,8 +69,8 @@ ON = MappingProxyType(
     {
         "C1": IMAGES,
         "C2": ("cifar10n-worse", "tiny-imagenet-noisy"),
-        "C3": ("cifar10n-worse",),
-        "C4": ("cifar10n-worse",),
+        "C3": ("cifar10n-worse", "tiny-imagenet-noisy"),
+        "C4": ("cifar10n-worse", "tiny-imagenet-noisy"),
         "C5": ("cifar10n-worse", "cifar10n-random1", "flickr8k-moved"),
         "C6": ("cifar10n-worse", "tiny-imagenet-noisy"),
         "C7": ("cifar10", "cifar10-noise10"),
@@ -83,6 +85,7 @@ CPU = Preset(
     reference_learning_rate=5e-3,
     actors=("conv-16/2", "conv-8/2", "conv-4/2", "conv-2/2"),
     small_learner="conv-16/2",
+    paced=True,
     steps=520,
     batch=128,
     rho=5,
@@ -104,9 +107,7 @@ CPU = Preset(
     data=ON
     | {
         "C1": ("cifar10n-worse", "cifar10n-random1", "cifar10n-clean", "tiny-imagenet-noisy"),
-        "C2": ("cifar10n-worse",),
         "C5": ("cifar10n-worse", "flickr8k-moved"),
-        "C6": ("cifar10n-worse",),
     },
 )
 
@@ -135,6 +136,7 @@ GPU = replace(
     reference_learning_rate=None,
     actors=("S/4", "Ti/4", "mu-100/4", "mu-300/4", "mu-1000/4", "mu-2400/4"),
     small_learner="Ti/4",
+    paced=False,
     steps=8000,
     batch=256,
     learning_rate=1e-3,
@@ -163,6 +165,7 @@ PAPER = replace(
     reference_learning_rate=None,
     actors=("L/16", "B/16", "S/16", "Ti/16", "mu-100/16", "mu-300/16", "mu-1000/16"),
     small_learner="B/16",
+    paced=False,
     steps=220_000,
     batch=4096,
     rho=2,

@@ -4,7 +4,7 @@ $RUNS/runs/KEY        run folders, as ``superbatch train`` writes them
 $RUNS/references/     references, shared by the runs
 $RUNS/made/           tables and orders
 $RUNS/data/           the files of the data sets
-$RUNS/sessions/       processor seconds of each run, one line a session
+$RUNS/sessions/       processor seconds of each run, and the pace of its models before and after
 $RUNS/locks/          held by the process that trains; the system frees those of a dead one
 """
 
@@ -14,17 +14,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from paper.arm import Arm, Made, Places, digest
+from paper.rates import Paces, is_timed, mean_pace, pace
 from superbatch.config import Config
 from superbatch.errors import RunError
 from superbatch.files import write_json
 from superbatch.report.read import Run, read_run
-from superbatch.roles import uses_reference
+from superbatch.roles import ROLES_OF, uses_reference
 from superbatch.run import RunFolder
 from superbatch.surroundings import Surroundings
 
@@ -76,8 +78,10 @@ class Store:
 
             config = arm.config(seed, self.places)
             around = replace(around, references=self.places.runs / "references")
-            self._reference(config, around)
-            with self._timed(arm.key(seed)):
+            self._reference(config, around, arm.paced)
+            roles = ("learner", *ROLES_OF[config.select.criterion])
+            paces = partial(paces_of, roles, config, arm.paced)
+            with self._timed(arm.key(seed), paces):
                 training.start_or_resume(config, around)
 
     def make(self, made: Made, seed: int) -> None:
@@ -115,6 +119,16 @@ class Store:
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
+    def paces(self, arm: Arm, seed: int) -> tuple[Paces, Paces]:
+        """Of the models of a run, timed beside it, and of its reference beside its training; empty
+        where none was timed.
+        """
+        config = self.config_of(arm, seed)
+        names = [arm.key(seed), reference_key(config) if trains_reference(config) else ""]
+        timed = [[line.get("paces", {}) for line in self._lines(name)] for name in names]
+        beside, before = map(mean_pace, timed)
+        return beside, before
+
     def seconds_paid_once(self, made: Made, seed: int) -> float | None:
         """Processor seconds of what ``made`` is made of and of making it: for a table its model's
         training, for an order the whole run. None where a session was lost.
@@ -131,7 +145,7 @@ class Store:
         """What the run was configured as."""
         return Config.model_validate(RunFolder.open(self.folder(arm, seed)).config())
 
-    def _reference(self, config: Config, around: Surroundings) -> None:
+    def _reference(self, config: Config, around: Surroundings, paced: int) -> None:
         """Train the reference that runs share, so that no two processes do at once."""
         if not trains_reference(config):
             return
@@ -144,7 +158,8 @@ class Store:
             from superbatch.problems import problem_of
             from superbatch.reference_run import trained_reference
 
-            with self._timed(key):
+            paces = partial(paces_of, ["reference"], config, paced)
+            with self._timed(key, paces):
                 facts = trained_reference(
                     config,
                     problem_of(config),
@@ -166,8 +181,11 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        """A line when a session begins, and one when it ends; one that is killed has no second."""
+    def _timed(self, name: str, paces: Callable[[], Paces] = dict) -> Iterator[None]:
+        """A line when a session begins, and one when it ends; one that is killed has no second.
+
+        With the ``paces`` of its models then, but for the end of one that is broken off.
+        """
         path = self.places.runs / "sessions" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -175,20 +193,32 @@ class Store:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
+        said(begins=True, load=os.getloadavg()[0], paces=paces())
         began = time.process_time()
-        said(begins=True, load=os.getloadavg()[0])
         try:
             yield
-        finally:
+        except BaseException:
             said(processor_seconds=time.process_time() - began)
+            raise
+        said(processor_seconds=time.process_time() - began, paces=paces())
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.places.runs / "sessions" / f"{name}.jsonl"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def _sessions(self, name: str) -> float | None:
-        path = self.places.runs / "sessions" / f"{name}.jsonl"
-        if not path.is_file():
-            return None
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = self._lines(name)
         seconds = [line["processor_seconds"] for line in lines if "processor_seconds" in line]
-        return sum(seconds) if 2 * len(seconds) == len(lines) else None
+        return sum(seconds) if lines and 2 * len(seconds) == len(lines) else None
+
+
+def paces_of(roles: Sequence[str], config: Config, side: int) -> Paces:
+    """Of the models of ``config`` in ``roles``, on images of ``side`` pixels; none if that is 0."""
+    learned = config.select.sub_batch_size
+    models = {config.models.model_dump()[role] for role in roles}
+    names = sorted(name for name in models if side and is_timed(name))
+    return {name: pace(name, side, learned) for name in names}
 
 
 def trains_reference(config: Config) -> bool:

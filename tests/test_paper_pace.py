@@ -1,0 +1,126 @@
+"""What runs should have taken, at the pace that their models had beside them."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from superbatch.errors import Stopped
+from superbatch.recipes import recipe
+from superbatch.surroundings import Surroundings
+
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+MODELS = {"learner": "S/4", "online": "mu-2400/4", "reference": "Ti/4"}
+FLAGS = {
+    "data.path": "digits",
+    "select.super-batch-size": "8",
+    "select.sub-batch-size": "4",
+    "models.learner": "mu-1000/4",
+    "models.online": "mu-2400/4",
+    "models.reference": "mu-2400/4",
+    "reference-training.steps": "2",
+    "device": "cpu",
+}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Every model that is timed, in turn; the n-th takes n seconds a FLOP, updates ten times."""
+    from paper import store
+
+    asked = []
+
+    def pace(name, side, learned):
+        asked.append((name, side, learned))
+        return len(asked), 10 * len(asked)
+
+    monkeypatch.setattr(store, "pace", pace)
+    return asked
+
+
+def test_each_model_is_at_its_pace_and_a_reference_trained_beforehand_at_that_of_then():
+    from paper.rates import predicted_seconds
+
+    spent = {
+        "learner": {"score": 0, "learn": 100, "pretrain": 0, "evaluate": 10},
+        "online": {"score": 0, "learn": 0, "pretrain": 0, "evaluate": 0},
+        "reference": {"score": 20, "learn": 0, "pretrain": 60, "evaluate": 9, "recompute": 4},
+    }
+    config = recipe("classact").changed(models=MODELS)
+    beside, before = {"S/4": (2, 3), "Ti/4": (5, 7)}, {"Ti/4": (11, 13)}
+    # 10 * 2 + 100 * 3 of the learner; (20 + 4) * 5 of the reference, and 60 * 13 + 9 * 11 before
+    assert predicted_seconds(spent, config, beside, before) == 20 + 300 + 120 + 780 + 99
+    assert predicted_seconds(spent, config, beside, {}) is None
+    assert predicted_seconds(spent, config, {"S/4": (2, 3)}, before) is None
+
+
+def test_models_are_timed_before_and_after_a_run_and_its_references_training(tmp_path, timed):
+    from paper.arm import Arm, Places
+    from paper.store import Store
+
+    store = Store(Places(tmp_path, tmp_path))
+    arm = Arm("chosen", "classact", FLAGS, 2, paced=8)
+    store.train(arm, 0, Surroundings())
+    small, large = ("mu-2400/4", 8, 4), ("mu-1000/4", 8, 4)
+    # the online model is as the reference and timed once
+    assert timed == [small, small, large, small, large, small]
+    beside, before = store.paces(arm, 0)
+    assert before == {"mu-2400/4": [1.5, 15]}
+    assert beside == {"mu-1000/4": [4, 40], "mu-2400/4": [5, 50]}
+
+
+def test_a_run_that_is_broken_off_is_timed_when_it_begins_again(tmp_path, timed):
+    from paper.arm import Arm, Places
+    from paper.store import Store
+
+    store = Store(Places(tmp_path, tmp_path))
+    flags = {key: FLAGS[key] for key in ("data.path", "models.learner", "device")}
+    arm = Arm("uniform", "uniform", flags | {"select.sub-batch-size": "4"}, 4, paced=8)
+    with pytest.raises(Stopped):
+        store.train(arm, 0, Surroundings(stop=lambda: True))
+    assert len(timed) == 1
+    store.train(arm, 0, Surroundings())
+    assert store.paces(arm, 0) == ({"mu-1000/4": [2, 20]}, {})
+    lines = (tmp_path / "sessions" / f"{arm.key(0)}.jsonl").read_text().splitlines()
+    assert ["paces" in json.loads(line) for line in lines] == [True, False, True, True]
+    assert store.processor_seconds(arm, 0) > 0
+
+
+def test_a_run_beside_which_nothing_was_timed_is_held_against_the_pace_of_now(monkeypatch):
+    from paper import results
+
+    monkeypatch.setattr(results, "pace_now", lambda name, side, learned: (side, learned))
+    config = recipe("uniform").changed(device="cpu", select={"sub_batch_size": 4})
+    config = config.changed(models=MODELS)
+    beside = {"S/4": (2, 3)}
+    spent = {"flops": {"by_role": {"learner": {"learn": 100, "evaluate": 10}}}}
+
+    def seconds(config, paces):
+        store = SimpleNamespace(config_of=lambda *of: config, paces=lambda *of: (paces, {}))
+        study = SimpleNamespace(data=SimpleNamespace(side=8))
+        return results.at_own_pace(store, study, None, 0, spent)
+
+    assert seconds(config, beside) == 320
+    assert seconds(config, {}) == 10 * 8 + 100 * 4
+    assert seconds(config.changed(device="cuda"), beside) is None
+
+
+def test_only_the_presets_of_two_cores_time_their_models():
+    from paper.arms import Bench
+    from paper.data import DATA
+    from paper.settings import PRESETS
+
+    timed = {
+        name: Bench(preset, DATA["cifar10n-worse"]).uniform().paced
+        for name, preset in PRESETS.items()
+    }
+    assert {name for name, side in timed.items() if side} == {"cpu", "goal", "goal-wide"}
+    assert timed["cpu"] == 32
+    assert Bench(PRESETS["cpu"], DATA["flickr8k-moved"]).pair("clip", "clip").paced == 0
