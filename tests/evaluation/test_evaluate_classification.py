@@ -48,3 +48,25 @@ def test_of_more_classes_there_is_none():
     found = evaluated([0, 1, 2], [0, 1, 1], 3)
     assert found.matthews is None
     assert "val/matthews" not in found.metrics()
+
+
+class Rows(nn.Module):
+    """Says the first class of all, and how many rows it saw each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.saw = []
+
+    def forward(self, image):
+        assert image.dtype == torch.float32
+        self.saw.append(len(image))
+        return torch.eye(2)[torch.zeros(len(image), dtype=torch.int64)]
+
+
+def test_a_model_on_the_cpu_sees_as_few_rows_at_once_as_when_it_scores():
+    model = Rows()
+    image = torch.zeros(300, 1, 2, 2, dtype=torch.uint8)
+    label = (torch.arange(300) >= 200).long()
+    batch = {"id": torch.arange(300), "image": image, "label": label}
+    assert evaluate_classification(model, [batch], classes=2).top1 == pytest.approx(2 / 3)
+    assert model.saw == [128, 128, 44]

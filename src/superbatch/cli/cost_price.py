@@ -92,10 +92,12 @@ def model_seconds(
         raise ConfigError(f"--measure needs models that can be built here, not {name}")
     import torch
 
+    from superbatch.devices import pick_device
     from superbatch.models.build import build_model
     from superbatch.passes import rows_at_once
 
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    there = torch.accelerator.current_accelerator(check_available=True)
+    device = there or pick_device("cpu")
     model = build_model(name, image_size=image_size, channels=_COLOURS, classes=classes, seed=0)
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from superbatch.errors import DataError
-from superbatch.passes import autocast, scoring
+from superbatch.passes import InParts, autocast, rows_at_once, scoring
 from superbatch.tasks import Classification
 from superbatch.types import Batch, to_device
 
@@ -60,13 +60,14 @@ def evaluate_classification(
     ``task`` says what the model is shown; none: images.
     """
     logits_of = (task or Classification()).logits
+    in_parts = InParts(model, rows_at_once(0, model))
     right = torch.zeros(classes, dtype=torch.int64)
     seen = torch.zeros(classes, dtype=torch.int64)
     in_top5, loss = 0, 0.0
     for batch in batches:
         batch = to_device(batch, device)
-        with scoring(model), autocast(batch, bf16):
-            logits = logits_of(model, batch)
+        with scoring(in_parts), autocast(batch, bf16):
+            logits = logits_of(in_parts, batch)
         label = batch["label"]
         best = logits.topk(min(5, classes), dim=1).indices
         loss += float(torch.nn.functional.cross_entropy(logits, label, reduction="sum"))

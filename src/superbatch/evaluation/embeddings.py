@@ -1,13 +1,13 @@
 """What the evaluations of two-tower models have in common: their frozen embeddings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from superbatch.passes import autocast, scoring
+from superbatch.passes import autocast, rows_at_once, scoring
 from superbatch.sources import Examples
 from superbatch.sources.reading import batches_of
 from superbatch.tasks.pixels import pixels
@@ -25,10 +25,10 @@ def image_embeddings(
 
     Images of one channel are shown in all three.
     """
-    image = pixels(in_colour(image.to(device)))
+    image = in_colour(image.to(device))
     with scoring(model), autocast({"image": image}, bf16):
-        embedding: Tensor = model.encode_image(image)  # type: ignore[operator]
-    return embedding.float()
+        parts = [model.encode_image(pixels(part)) for part in parted(image, model)]  # type: ignore[operator]
+    return torch.cat(parts).float()
 
 
 def text_embeddings(
@@ -41,8 +41,13 @@ def text_embeddings(
     """Of tokens, as `image_embeddings`."""
     text = text.to(device)
     with scoring(model), autocast({"text": text}, bf16):
-        embedding: Tensor = model.encode_text(text)  # type: ignore[operator]
-    return embedding.float()
+        parts = [model.encode_text(part) for part in parted(text, model)]  # type: ignore[operator]
+    return torch.cat(parts).float()
+
+
+def parted(values: Tensor, model: nn.Module) -> Sequence[Tensor]:
+    """``values`` in as many rows as ``model`` scores at a time."""
+    return torch.split(values, rows_at_once(0, model) or max(1, len(values)))
 
 
 def in_colour(image: Tensor) -> Tensor:
