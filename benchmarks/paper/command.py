@@ -206,7 +206,9 @@ def carried_out(given: argparse.Namespace) -> int:
             print(arm.command(seed))
         return 0
     if not given.publish:
-        with watched(quiet=False) as around:
+        from superbatch.sources.open import opened_once  # slow to import
+
+        with watched(quiet=False) as around, opened_once():
             train_all(work, until(around, given.minutes))
     for claim, whole in zip(work.claims, work.studies, strict=True):
         studies = [work.narrowed(study) for study in whole]

@@ -52,6 +52,7 @@ from superbatch.references import AnyReference, Reference
 from superbatch.run import RunFolder
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
+from superbatch.sources.open import opened_once
 from superbatch.state import State
 from superbatch.surroundings import Surroundings
 from superbatch.types import Batch, Metrics, Role, small_fields, to_device
@@ -62,6 +63,7 @@ def run_folder(config: Config) -> Path:
     return Path(config.out or f"runs/{config.recipe}-seed{config.seed}")
 
 
+@opened_once()
 def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     """Run ``config`` in a new folder; the summary. Raises ``SuperbatchError``."""
     around = around or Surroundings()
@@ -77,6 +79,7 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     return run.finish()
 
 
+@opened_once()
 def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     """Continue the run in ``path`` from its newest checkpoint; the summary."""
     folder = RunFolder.open(path, writes=is_main())

@@ -12,6 +12,7 @@ from PIL import Image
 
 from superbatch.errors import DataError
 from superbatch.sources import EncodedExamples, open_examples
+from superbatch.sources.open import opened_once
 
 
 def encoded(value, kind="PNG", mode="RGB", size=(4, 4)):
@@ -212,3 +213,19 @@ def test_labels_of_real_people(real_data):
     # CIFAR-10N's own figure for this column is 40.21 % wrong.
     wrong = examples.labels != open_examples(path, memory_gb=0.0).labels
     assert wrong.mean() == pytest.approx(0.402, abs=0.001)
+
+
+def test_what_is_opened_again_is_decoded_once_while_it_is_the_same(write):
+    path = write(other=[2, 1, 0])
+    with opened_once():
+        first = open_examples(path)
+        with opened_once():
+            assert open_examples(path) is first
+        assert open_examples(path) is first
+        assert open_examples(path, image_size=2).image_shape == (3, 2, 2)
+        assert open_examples(path, label="other").labels.tolist() == [2, 1, 0]
+        assert isinstance(open_examples(path, memory_gb=0.0), EncodedExamples)
+        bright = [{"bytes": encoded(value), "path": None} for value in (240, 250, 250)]
+        write(image=bright, other=[2, 1, 0])
+        assert open_examples(path).read(np.array([0]))["image"].unique().tolist() == [240]
+    assert open_examples(path) is not open_examples(path)

@@ -59,8 +59,10 @@ def run(argv: Sequence[str]) -> int:
     plan = plan_of(names, flags, arguments)
     claim(plan)
     from superbatch.cli.progress import watched  # slow to import: only once all flags are good
+    from superbatch.sources.open import opened_once
 
-    with watched(quiet=arguments.json_, references=plan.out / "references") as around:
+    references = plan.out / "references"
+    with watched(quiet=arguments.json_, references=references) as around, opened_once():
         train_all(plan, around)
         comparison = compared(plan, baseline_among(names, arguments.baseline))
         again = confirming(plan, comparison) if arguments.confirm else []

@@ -3,13 +3,38 @@
 import difflib
 import math
 import re
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from superbatch.errors import DataError
 from superbatch.sources.arrays import digits, read_arrays
-from superbatch.sources.examples import EncodedExamples, Examples, Progress, in_memory
+from superbatch.sources.examples import (
+    ArrayExamples,
+    EncodedExamples,
+    Examples,
+    Progress,
+    in_memory,
+)
 from superbatch.sources.folder import read_folder
 from superbatch.sources.tables import Columns, read_hub, read_parquet
+
+
+_OPENED: ContextVar[dict[Hashable, ArrayExamples] | None] = ContextVar("_OPENED", default=None)
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """Within: a file that was decoded into memory is not decoded again for whoever opens it in the
+    same way, such as the next run or a reference, unless it has changed. After: it is let go.
+    """
+    outer = _OPENED.get()
+    token = _OPENED.set({} if outer is None else outer)
+    try:
+        yield
+    finally:
+        _OPENED.reset(token)
 
 
 def open_examples(
@@ -32,6 +57,27 @@ def open_examples(
     """
     columns = Columns(label, image, truth)
     place = Path(path).expanduser()
+    opened = _OPENED.get()
+    if opened is None or not place.is_file():
+        return _read(path, place, columns, image_size, memory_gb, progress)
+    file = place.stat()
+    key = (place.resolve(), file.st_size, file.st_mtime_ns, columns, image_size, memory_gb)
+    if key in opened:
+        return opened[key]
+    examples = _read(path, place, columns, image_size, memory_gb, progress)
+    if isinstance(examples, ArrayExamples):
+        opened[key] = examples
+    return examples
+
+
+def _read(
+    path: str,
+    place: Path,
+    columns: Columns,
+    image_size: int | None,
+    memory_gb: float,
+    progress: Progress | None,
+) -> Examples:
     if path == "digits" and not place.exists():
         columns.require(path, ["image", "label"])
         return digits(image_size)
