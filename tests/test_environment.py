@@ -38,6 +38,15 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     assert git_commit() is None
 
 
+def test_packages_are_of_the_versions_that_they_say():
+    import timm
+    import torchvision
+
+    found = environment([], torch.device("cpu"))
+    assert found["timm"] == timm.__version__
+    assert found["torchvision"] == torchvision.__version__.split("+")[0]
+
+
 def test_the_device_is_the_one_that_the_run_computes_on(monkeypatch):
     two_gpus(monkeypatch)
     assert environment([], torch.device("cpu"))["device"] == PROCESSOR

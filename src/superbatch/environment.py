@@ -16,19 +16,18 @@ from superbatch.distributed import world
 
 def environment(command: list[str], device: torch.device) -> dict[str, Any]:
     """What a run on ``device``, started by ``command``, depends on: for its folder, as JSON."""
-    import timm  # slow to import, as torchvision is
-    import torchvision
-
     return {
         "command": command,
         "git_commit": git_commit(),
         "superbatch": superbatch.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        # what models of texts come from, where it is installed; importing it takes seconds
-        **{dist.name: dist.version for dist in distributions(name="transformers")},
+        # where they are installed; not asked themselves, because importing them takes seconds
+        **{
+            dist.name: dist.version
+            for name in ("torchvision", "timm", "transformers")
+            for dist in distributions(name=name)
+        },
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": name_of(device),
