@@ -72,8 +72,7 @@ def test_every_claim_is_whole(checked, claim):
             assert arm["seconds"]["measured"]["mean"] > 0
             assert arm["seconds"]["over_predicted"] > 0
             assert arm["seconds"]["processor"] > 0
-            timed = study["data"] == "digits-noisy"
-            assert bool(arm["seconds"]["processor_over_rates"]) == timed
+            assert arm["seconds"]["processor_over_rates"] is None  # too short to be timed beside
             assert arm["curve"]["step"][-1] == arm["steps"]
             mean = sum(one["final"] for one in arm["by_seed"]) / 2
             assert arm["curve"]["mean"][-1] == pytest.approx(mean, abs=1e-5)

@@ -93,23 +93,18 @@ def test_a_run_that_is_broken_off_is_timed_when_it_begins_again(tmp_path, timed)
     assert store.processor_seconds(arm, 0) > 0
 
 
-def test_a_run_beside_which_nothing_was_timed_is_held_against_the_pace_of_now(monkeypatch):
-    from paper import results
+def test_a_run_beside_which_nothing_was_timed_is_not_judged():
+    from paper.results import at_own_pace
 
-    monkeypatch.setattr(results, "pace_now", lambda name, side, learned: (side, learned))
-    config = recipe("uniform").changed(device="cpu", select={"sub_batch_size": 4})
-    config = config.changed(models=MODELS)
-    beside = {"S/4": (2, 3)}
+    config = recipe("uniform").changed(models=MODELS)
     spent = {"flops": {"by_role": {"learner": {"learn": 100, "evaluate": 10}}}}
 
-    def seconds(config, paces):
+    def seconds(paces):
         store = SimpleNamespace(config_of=lambda *of: config, paces=lambda *of: (paces, {}))
-        study = SimpleNamespace(data=SimpleNamespace(side=8))
-        return results.at_own_pace(store, study, None, 0, spent)
+        return at_own_pace(store, None, 0, spent)
 
-    assert seconds(config, beside) == 320
-    assert seconds(config, {}) == 10 * 8 + 100 * 4
-    assert seconds(config.changed(device="cuda"), beside) is None
+    assert seconds({"S/4": (2, 3)}) == 320
+    assert seconds({}) is None
 
 
 def test_only_the_presets_of_two_cores_time_their_models():

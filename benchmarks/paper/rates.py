@@ -7,8 +7,7 @@ with its company, by a tenth or two: models are timed before and after each run.
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
-from statistics import fmean, median
+from statistics import fmean
 
 from superbatch.cli.cost_price import model_flops, model_seconds
 from superbatch.config import Config
@@ -27,8 +26,6 @@ BEFOREHAND = ("pretrain", "evaluate")
 """Kinds of a reference's FLOPs that are of its own training, before the run."""
 CLASSES = 10
 """Of the models that are timed; a head takes next to nothing."""
-TIMES = 3
-"""That each is timed, of which the median counts, where that is not done beside the runs."""
 
 
 def pace(name: str, side: int, learned: int) -> Pace:
@@ -40,14 +37,6 @@ def pace(name: str, side: int, learned: int) -> Pace:
         name, image_size=side, classes=CLASSES, learned=learned, clock=time.process_time
     )
     return price.forward / flops, price.update / (FORWARDS_PER_UPDATE * flops)
-
-
-@cache
-def pace_now(name: str, side: int, learned: int) -> Pace:
-    """Timed once a process, for runs that no pace was timed beside."""
-    found = [pace(name, side, learned) for _ in range(TIMES)]
-    forward, update = (median(values) for values in zip(*found, strict=True))
-    return forward, update
 
 
 def mean_pace(timed: Sequence[Paces]) -> Paces:

@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 from paper.arm import Arm
 from paper.claims import Study
 from paper.follow import Followed, comparison_of, followed, has_ended, summary_of
-from paper.rates import is_timed, pace_now, predicted_seconds
+from paper.rates import predicted_seconds
 from paper.store import Store
 from superbatch.report.curves import recipe_curve
 from superbatch.report.read import Run
@@ -214,7 +214,7 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
     its = mean_known([store.processor_seconds(baseline, seed) for seed in seeds])
     of_processor = processor / its if processor and its else None
     at_rates = mean_known(
-        [at_own_pace(store, study, arm, seed, one) for one, seed in zip(ours, seeds, strict=True)]
+        [at_own_pace(store, arm, seed, one) for one, seed in zip(ours, seeds, strict=True)]
     )
     return {
         "measured": spread(clock).to_json(),
@@ -230,21 +230,12 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
     }
 
 
-def at_own_pace(
-    store: Store, study: Study, arm: Arm, seed: int, spent: Mapping[str, Any]
-) -> float | None:
-    """What a run should take: at the pace that its models had beside it; if none was timed then, at
-    the one that they have now. None on other devices, where the processor's seconds say little.
-    """
-    config = store.config_of(arm, seed)
-    if config.task != "classification" or config.device != "cpu":
-        return None
+def at_own_pace(store: Store, arm: Arm, seed: int, spent: Mapping[str, Any]) -> float | None:
+    """What a run should take, at the pace that its models had beside it; None if none was timed."""
     beside, before = store.paces(arm, seed)
     if not beside:
-        by_role, models = spent["flops"]["by_role"], config.models.model_dump()
-        names = {models[role] for role, kinds in by_role.items() if any(kinds.values())}
-        learned, side = config.select.sub_batch_size, study.data.side
-        beside = {name: pace_now(name, side, learned) for name in names if is_timed(name)}
+        return None
+    config = store.config_of(arm, seed)
     return predicted_seconds(spent["flops"]["by_role"], config, beside, {**beside, **before})
 
 
