@@ -82,14 +82,17 @@ def actors(axes: Axes, study: Mapping[str, Any]) -> None:
         y = [arm["difference"]["mean"] for arm in own]
         errors = [arm["difference"]["std"] or 0.0 for arm in own]
         axes.errorbar(x, y, yerr=errors, marker="o", label=criterion, color=COLOURS[index + 1])
+        beside = (7, -9) if index == 0 else (-7, 7)  # two criteria often meet in a point
         for arm, across, up in zip(own, x, y, strict=True):
             axes.annotate(
                 arm["about"]["actor"],
                 (across, up),
-                xytext=(7, -9),
+                xytext=beside,
                 textcoords="offset points",
+                horizontalalignment="left" if index == 0 else "right",
                 fontsize="x-small",
             )
+    axes.margins(x=0.22)
     axes.axhline(0.0, color=COLOURS[0], linestyle="--", label="uniform")
     axes.set_xlabel("total FLOPs over uniform's, everything counted")
     axes.set_ylabel(f"{study['arms'][0]['metric']}, less uniform's")
