@@ -124,10 +124,8 @@ class Store:
         where none was timed.
         """
         config = self.config_of(arm, seed)
-        names = [arm.key(seed), reference_key(config) if trains_reference(config) else ""]
-        timed = [[line.get("paces", {}) for line in self._lines(name)] for name in names]
-        beside, before = map(mean_pace, timed)
-        return beside, before
+        before = self._paces(reference_key(config)) if trains_reference(config) else {}
+        return self._paces(arm.key(seed)), before
 
     def seconds_paid_once(self, made: Made, seed: int) -> float | None:
         """Processor seconds of what ``made`` is made of and of making it: for a table its model's
@@ -206,6 +204,9 @@ class Store:
         path = self.places.runs / "sessions" / f"{name}.jsonl"
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         return [json.loads(line) for line in text.splitlines()]
+
+    def _paces(self, name: str) -> Paces:
+        return mean_pace([line.get("paces", {}) for line in self._lines(name)])
 
     def _sessions(self, name: str) -> float | None:
         lines = self._lines(name)
