@@ -10,21 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from refusals import TINY as SMALL
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from superbatch.cli import main
 
 
-TINY = [
-    "--steps=2",
-    "--models.learner=mu-2400/4",
-    "--models.online=mu-2400/4",
-    "--models.reference=mu-2400/4",
-    "--select.super-batch-size=16",
-    "--select.sub-batch-size=8",
-    "--record.evaluate-every=100",
-]
+TINY = [*SMALL, "--record.evaluate-every=100"]
 
 
 @pytest.fixture(autouse=True)
