@@ -22,9 +22,9 @@ from superbatch.sources.examples import in_memory
 
 
 def numbered(count, **settings):
-    """Examples whose one pixel, label and id tell their row."""
+    """Examples whose label and id tell their row, as does their one pixel where 256 are enough."""
     rows = np.arange(count)
-    images = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1)
+    images = torch.arange(count).to(torch.uint8).reshape(count, 1, 1, 1)
     examples = ArrayExamples(images, catalogue_of("a test", rows + 1000, ("label", rows % 3)))
     return Stream(examples, rows, **{"batch_size": 4, "seed": 0, **settings})
 
@@ -67,6 +67,21 @@ def test_a_batch_larger_than_the_pool_spans_epochs():
     order = batch["id"].tolist()
     assert sorted(order[:3]) == sorted(order[3:6]) == [1000, 1001, 1002]
     assert len(set(order[6:])) == 2
+
+
+def test_what_stands_at_a_position_does_not_depend_on_what_was_asked_before():
+    count = 10_000  # more than the places of a permutation that are found at once
+    straight = numbered(count, batch_size=640)
+    seen = np.concatenate([straight.ids_of(step) for step in range(1, 48)])[: 3 * count]
+    epochs = seen.reshape(3, count)
+    assert (np.sort(epochs) == 1000 + np.arange(count)).all()
+    assert len(np.unique(epochs, axis=0)) == 3
+
+    again = numbered(count, batch_size=640)
+    near = [np.arange(first, first + 30) for first in (9_980, 25_000, 3, 9_985, 4_090, 29_970, 2)]
+    for positions in (*near, np.array([29_999, 0, 12_345, 4_096]), np.array([7])):
+        ids = again.examples.ids[again.rows_at(positions)]
+        assert ids.tolist() == seen[positions].tolist()
 
 
 def test_a_batch_says_what_it_holds():

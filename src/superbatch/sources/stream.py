@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -227,17 +228,34 @@ class Stream(Batches):
         )
         self.rows = rows
         self.seed = seed
+        self._stretch = _Stretch(epoch=0, first=0, places=np.empty(0, dtype=np.int64))
 
     def rows_at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """The rows at ``positions``, each of its own epoch's permutation."""
         epochs, places = np.divmod(positions, len(self.rows))
         chosen = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            seed = int(random_bits(self.seed, np.array([epoch]), EPOCH)[0])
+        for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            chosen[here] = permuted(places[here], length=len(self.rows), seed=seed)
+            chosen[here] = self._permuted(epoch, places[here])
         rows: Int64[np.ndarray, " n"] = self.rows[chosen]
         return rows
+
+    def _permuted(self, epoch: int, places: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """What ``epoch``'s permutation has at ``places``, of which there is one at least.
+
+        A few take as long as thousands: where they lie together, those that come next are found
+        with them, and kept.
+        """
+        first, last, length = int(places.min()), int(places.max()), len(self.rows)
+        if not self._stretch.has(epoch, first, last):
+            seed = int(random_bits(self.seed, np.array([epoch]), EPOCH)[0])
+            if last - first >= _TOGETHER:
+                return permuted(places, length=length, seed=seed)
+            next_ones = np.arange(first, min(first + _TOGETHER, length), dtype=np.int64)
+            found = permuted(next_ones, length=length, seed=seed)
+            self._stretch = _Stretch(epoch, first, found)
+        held: Int64[np.ndarray, " n"] = self._stretch.places[places - self._stretch.first]
+        return held
 
     def draws_at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """The positions themselves."""
@@ -246,6 +264,24 @@ class Stream(Batches):
     def positions_of(self, draws: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """The draws themselves."""
         return draws
+
+
+_TOGETHER = 4096
+"""Places of a permutation that are found at once."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """What an epoch's permutation has from place ``first`` on."""
+
+    epoch: int
+    first: int
+    places: Int64[np.ndarray, " n"]
+
+    def has(self, epoch: int, first: int, last: int) -> bool:
+        """Whether all of ``first`` to ``last`` of ``epoch`` are in it."""
+        here = self.epoch == epoch and self.first <= first
+        return here and last < self.first + len(self.places)
 
 
 @final
