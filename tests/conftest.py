@@ -47,14 +47,19 @@ def ray_hosts():
     """A Ray cluster of one host that the tests of a module share, and to which they add others.
 
     It takes seconds to start, and a process that was in another meanwhile cannot come back to it. A
-    host that dies is missed after two, and not after a quarter of a minute as outside of tests.
+    host that dies is missed after two, and not after a quarter of a minute as outside of tests; and
+    Ray's processes do not give way to others, which on a busy machine leaves them next to nothing.
     """
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     # Ray's sockets are in it, with long names, and what it writes when it ends.
     folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
-    quick = {"health_check_period_ms": 700, "health_check_failure_threshold": 3}
+    quick = {
+        "health_check_period_ms": 700,
+        "health_check_failure_threshold": 3,
+        "worker_niceness": 0,
+    }
     with folder as place, pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_TMPDIR", place)
         hosts = Cluster(
