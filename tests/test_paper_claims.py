@@ -157,13 +157,17 @@ def test_a_smaller_actor_costs_less(checked):
 
 def test_the_reference_learns_what_the_arm_says(checked, root):
     runs = root / "runs" / "runs"
-    found = arms(checked("C5"))
-    learned = {}
-    for name in ("reference of the pool", "reference of the clean part"):
-        config = json.loads((runs / found[name]["runs"][0] / "config.json").read_text())
-        learned[name] = config["reference_data"]
-    assert learned["reference of the pool"] is None
-    assert learned["reference of the clean part"].endswith("clean.parquet")
+
+    def learned(arm):
+        config = json.loads((runs / arm["runs"][0] / "config.json").read_text())
+        return config["reference_data"] and Path(config["reference_data"]).name
+
+    found, pairs = (arms(checked("C5"), study) for study in (0, 1))
+    assert learned(found["reference of the pool"]) is None
+    assert learned(found["reference of the clean part"]) == "clean.parquet"
+    assert learned(pairs["reference of the pool"]) is None
+    assert learned(pairs["reference of the curated part"]) == "clean.tar"
+    assert learned(pairs["reference of others"]) == "others.tar"
     # 100 clean digits beside 300 of which 40 % are wrong: the pool's own share is 0.6
     mixed = found["uniform, clean part too"]["clean_share"]["pool"]["mean"]
     assert mixed > found["uniform"]["clean_share"]["pool"]["mean"]

@@ -1,6 +1,7 @@
 """What runs should have taken, at the pace that their models had beside them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,7 +34,7 @@ def importable(monkeypatch):
 @pytest.fixture
 def timed(monkeypatch):
     """Every model that is timed, in turn; the n-th takes n seconds a FLOP, updates ten times."""
-    from paper import store
+    from paper import rates
 
     asked = []
 
@@ -41,7 +42,7 @@ def timed(monkeypatch):
         asked.append((name, side, learned))
         return len(asked), 10 * len(asked)
 
-    monkeypatch.setattr(store, "pace", pace)
+    monkeypatch.setattr(rates, "pace", pace)
     return asked
 
 
@@ -118,4 +119,35 @@ def test_only_the_presets_of_two_cores_time_their_models():
     }
     assert {name for name, side in timed.items() if side} == {"cpu", "goal", "goal-wide"}
     assert timed["cpu"] == 32
-    assert Bench(PRESETS["cpu"], DATA["flickr8k-moved"]).pair("clip", "clip").paced == 0
+    assert Bench(PRESETS["cpu"], DATA["flickr8k-moved"]).pair("clip", "clip").paced == 48
+
+
+def test_models_of_pairs_are_timed_on_pairs_of_the_runs_data(tmp_path, monkeypatch):
+    from paper import rates
+    from paper.arm import Places
+    from paper.arms import Bench
+    from paper.data import DATA, ready
+    from paper.settings import PRESETS
+    from paper.store import Store
+
+    done = []
+    monkeypatch.setattr(rates, "seconds_of", lambda work: done.append(work()) or 6.0)
+    data, store = DATA["pairs-moved"], Store(Places(tmp_path, tmp_path))
+    ready(data, tmp_path, tmp_path)
+    bench = Bench(replace(PRESETS["check"], paced=True), data)
+    arm = bench.pair("chosen", "active_clip", data.clean)
+    store.train(arm, 0, Surroundings())
+
+    # 16 pairs are scored and 8 learned; an update is three forward passes
+    beside, before = store.paces(arm, 0)
+    spent = store.summary(arm, 0)
+    by_role, seen = spent["flops"]["by_role"], spent["examples_seen"]
+    learner = by_role["learner"]["learn"] / 3 / spent["examples_learned"]
+    actor = by_role["online"]["score"] / seen
+    expected = {
+        name: pytest.approx([6 / (16 * flops), 6 / (3 * 8 * flops)])
+        for name, flops in {"mu-1000/4+mu-2400": learner, "mu-2400/4": actor}.items()
+    }
+    assert beside == expected
+    assert before == {"mu-2400/4": expected["mu-2400/4"]}
+    assert {len(losses) for losses in done if losses.ndim} == {16}

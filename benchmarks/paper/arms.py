@@ -119,7 +119,7 @@ class Bench:
             self.preset.evaluations,
             made,
             {"actor": actor} if actor else {},
-            self.data.side if self.preset.paced and not self.data.pairs else 0,
+            self.data.side if self.preset.paced else 0,
         )
 
 

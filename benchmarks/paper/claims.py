@@ -122,6 +122,10 @@ def references(bench: Bench) -> Study:
             (
                 bench.pair("reference of the pool", "active_clip"),
                 bench.pair("reference of the curated part", "active_clip", data.clean),
+                *(
+                    bench.pair(f"reference of {name}", "active_clip", path)
+                    for name, path in data.parts.items()
+                ),
             ),
         )
     arms = [bench.selecting("reference of the pool", "classact", reference="pool")]

@@ -40,7 +40,7 @@ class Data:
     clean: str = ""
     """What a reference with true labels learns."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """Other small sets that a reference can learn, by name."""
+    """Other small sets that a reference can learn, by name; of pairs those of another data set."""
     both: str = ""
     pairs: bool = False
     side: int = 32
@@ -171,10 +171,13 @@ def digits(noise: float, source: Path, out: Path) -> None:
 
 
 def described_digits(source: Path, out: Path) -> None:
-    """Digits with a caption each, as tar shards: 100 curated, 200 to learn, 50 to evaluate."""
+    """Digits with a caption each, as tar shards: 100 curated, 200 to learn, 50 to evaluate on, and
+    50 that stand for another data set.
+    """
     files, labels = digit_images()
     words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     bounds = {"clean": (0, 100), "pool": (100, 300), "validation": (300, 350), "test": (350, 400)}
+    bounds["others"] = (400, 450)
     for name, (low, high) in bounds.items():
         with tarfile.open(out / f"{name}.tar", "w") as tar:
             for row in range(low, high):
@@ -265,7 +268,9 @@ DATA: Mapping[str, Data] = MappingProxyType(
                     "validation": {"data.eval-path": f"{FLICKR}-dev-00000.tar"},
                 },
                 clean=f"{FLICKR}-train-00000.tar",
+                parts={"COCO": "$DATA/coco_mini/coco_mini-{train,val}-00000.tar"},
                 pairs=True,
+                side=48,
             ),
             labelled(
                 "digits-noisy",
@@ -288,6 +293,7 @@ DATA: Mapping[str, Data] = MappingProxyType(
                     for name in ("test", "validation")
                 },
                 clean="$RUNS/data/pairs-moved/clean.tar",
+                parts={"others": "$RUNS/data/pairs-moved/others.tar"},
                 pairs=True,
             ),
         )

@@ -14,14 +14,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from paper.arm import Arm, Made, Places, digest
-from paper.rates import Paces, is_timed, mean_pace, pace
+from paper.rates import Paces, mean_pace, paces_of
 from superbatch.config import Config
 from superbatch.errors import RunError
 from superbatch.files import write_json
@@ -212,14 +212,6 @@ class Store:
         lines = self._lines(name)
         seconds = [line["processor_seconds"] for line in lines if "processor_seconds" in line]
         return sum(seconds) if lines and 2 * len(seconds) == len(lines) else None
-
-
-def paces_of(roles: Sequence[str], config: Config, side: int) -> Paces:
-    """Of the models of ``config`` in ``roles``, on images of ``side`` pixels; none if that is 0."""
-    learned = config.select.sub_batch_size
-    models = {config.models.model_dump()[role] for role in roles}
-    names = sorted(name for name in models if side and is_timed(name))
-    return {name: pace(name, side, learned) for name in names}
 
 
 def trains_reference(config: Config) -> bool:
