@@ -92,7 +92,7 @@ def write(found: Mapping[str, Any], out: Path) -> list[Path]:
 
 
 SLOWER = 1.15
-"""Seconds of the processor over those of as many FLOPs of uniform's, from which it is said."""
+"""Seconds of the processor over those that are predicted, from which it is said."""
 HEAD = (
     "| arm | final | difference to uniform | updates saved | FLOPs saved, paper / full "
     "| TFLOPs, paper / full | at equal FLOPs | ended sooner | clean "
@@ -106,14 +106,7 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [f"### {found['claim']} ({found['paper']['where']})", "", found["paper"]["says"], ""]
     for study in found["studies"]:
         lines += [f"**{study['says']}**", "", HEAD, *map(row, study["arms"]), ""]
-        slow = [
-            f"{arm['name']} ({over:.2f})"
-            for arm in study["arms"]
-            if (over := arm["seconds"]["processor_over_predicted"]) is not None and over > SLOWER
-        ]
-        if slow:
-            names = ", ".join(slow)
-            lines += [f"Over 1.15 times the seconds of its FLOPs at uniform's pace: {names}.", ""]
+        lines += slower(study["arms"])
         for name, fit in study.get("fits", {}).items():
             lines.append(
                 f"- {name}: tends to {interval(fit['offset'], '{:.3f}')} with exponent "
@@ -126,6 +119,25 @@ def table(found: Mapping[str, Any]) -> str:
             lines += ["", f"Not run: {', '.join(waiting)}."]
         lines.append("")
     return "\n".join(lines)
+
+
+PREDICTED = {
+    "processor_over_predicted": "its FLOPs at uniform's pace",
+    "processor_over_rates": "its FLOPs, each model's at its own pace",
+}
+
+
+def slower(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which arms took longer than predicted, for each way to predict that is known."""
+    lines = []
+    for key, what in PREDICTED.items():
+        over = {arm["name"]: arm["seconds"][key] for arm in arms}
+        known_over = {name: value for name, value in over.items() if value is not None}
+        slow = [f"{name} ({value:.2f})" for name, value in known_over.items() if value > SLOWER]
+        if known_over:
+            names = ", ".join(slow) or f"none of {len(known_over)}"
+            lines += [f"Over {SLOWER} times the seconds of {what}: {names}.", ""]
+    return lines
 
 
 def epochs_line(name: str, target: Mapping[str, Any]) -> str:
