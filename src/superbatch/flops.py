@@ -174,13 +174,17 @@ class Ledger:
 
     ``forward_flops`` holds the price of each model that may run. Counting for a role without a
     price, or at a price of zero, raises ``LedgerError``: work that ran must not look free.
+
+    ``planned`` is how many examples the learner learns in the whole run. What a reference that
+    learns alongside costs in the paper's accounting follows from that alone, see `total`.
     """
 
-    def __init__(self, forward_flops: Mapping[Role, int | Prices]) -> None:
+    def __init__(self, forward_flops: Mapping[Role, int | Prices], planned: int = 0) -> None:
         self._prices: dict[Role, Prices] = {
             role: Prices.same(price) if isinstance(price, int) else price
             for role, price in forward_flops.items()
         }
+        self._planned = planned
         self._examples: dict[Role, dict[Work, int]] = {}
 
     def score(self, roles: Collection[Role], count: int) -> None:
@@ -208,9 +212,9 @@ class Ledger:
         """FLOPs of the run so far, without evaluation.
 
         ``"full"`` is everything that ran. ``"paper"`` is eq. 5: scoring, the learner's updates and
-        the reference's, but not the online model's; and a reference trained in the loop counts as
-        if it had learned from no more examples than the learner, however many it really saw (that
-        is how the paper's table 1 comes out).
+        the reference's, but not the online model's. A reference trained in the loop costs there
+        what one trained before it does, on as many examples as uniform training learns, all of it
+        from its first update on: only so does the paper's table 1 come out.
 
         Evaluation is in neither: it is a measurement that any method needs alike, and how often one
         looks is not a cost of the method. :meth:`by_role` lists it.
@@ -223,7 +227,8 @@ class Ledger:
                 if work != "evaluate"
             )
         learned = self._of("learner", "learn")
-        reference = self._of("reference", "pretrain") + min(self._of("reference", "learn"), learned)
+        alongside = self._planned if self._of("reference", "learn") else 0
+        reference = self._of("reference", "pretrain") + alongside
         scored = sum(
             self._price(role, "score") * self._of(role, "score") for role in self._examples
         )

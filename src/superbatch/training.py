@@ -122,7 +122,8 @@ class Run:
         }
         scored = feed.scored_view_of(config)
         self.reference = build.reference_of(config, problem, self.trained, self.device, scored)
-        self.ledger = Ledger(build.prices_of(config, problem, self.trained, self.reference))
+        prices = build.prices_of(config, problem, self.trained, self.reference)
+        self.ledger = Ledger(prices, planned=config.steps * config.select.sub_batch_size)
         self.logbook = Logbook(
             config,
             folder,
