@@ -8,7 +8,12 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # The models in tests are far too small for a second thread, which would mostly wait for its turn;
 # and sums over one thread are the same bits on every machine.

@@ -1,13 +1,41 @@
 """Ranks for tests: processes of this host that meet through a file."""
 
 import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
 
 import torch
 from torch import distributed, multiprocessing
 
+from superbatch.distributed import world
+
 
 # Ranks begin as copies of one process that has imported torch, once: it takes each of them seconds.
 IMPORTED = ["torch._dynamo", "superbatch.training", "timm", "sklearn.datasets"]
+
+
+@dataclass(frozen=True)
+class DiesOnce:
+    """What ranks run, the second of which kills itself once, after ``step`` steps."""
+
+    work: Callable
+    died: Path
+    """Is there once it has."""
+    step: int
+
+    def __call__(self, around):
+        done = count(1)
+
+        def stop():  # asked once a step
+            if world()[0] == 1 and next(done) == self.step and not self.died.exists():
+                self.died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return around.stop()
+
+        return self.work(replace(around, stop=stop))
 
 
 def spawn(work, ranks, folder):

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ranked import spawn
-from superbatch import training
+from ranked import DiesOnce, spawn
+from superbatch import group, training
 from superbatch.chosen import read_chosen
 from superbatch.cli import main
 from superbatch.recipes import recipe
@@ -91,19 +91,17 @@ def ranks_of(mark):
     return sorted(found)
 
 
-def kill_one_of(mark, run):
-    """Once there is a checkpoint."""
+@pytest.fixture
+def a_rank_dies(monkeypatch, tmp_path):
+    """The second rank of the next run kills itself once, at step 5, after the first checkpoints."""
+    real = group.on_ray
 
-    def kill():
-        until = time.monotonic() + 100
-        while not list(run.glob("checkpoints/step-*.pt")) and time.monotonic() < until:
-            time.sleep(0.01)
-        for rank in ranks_of(mark)[-1:]:
-            os.kill(rank, signal.SIGKILL)
+    def on_ray(work, config, around):
+        return real(DiesOnce(work, tmp_path / "has died", step=5), config, around)
 
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    return thread
+    monkeypatch.setattr(group, "on_ray", on_ray)
+    yield
+    assert (tmp_path / "has died").exists()
 
 
 def learned(run):
@@ -112,13 +110,11 @@ def learned(run):
 
 
 def test_a_rank_that_is_killed_changes_nothing_where_it_may_be_started_again(
-    cluster, under_torchrun, tmp_path, capsys
+    cluster, under_torchrun, a_rank_dies, tmp_path, capsys
 ):
     run = tmp_path / "run"
-    killer = kill_one_of(cluster, run)
     words = ["train", "hard", "--out", str(run), "--json", "--ranks.restarts=1", *FLAGS, *TWO]
     assert main(words) == 0, capsys.readouterr().err
-    killer.join()
     summary = json.loads(capsys.readouterr().out)
     expected = json.loads((under_torchrun / "summary.json").read_text())
     same = ("steps", "flops", "val", "examples_seen", "examples_learned")
@@ -132,13 +128,11 @@ def test_a_rank_that_is_killed_changes_nothing_where_it_may_be_started_again(
 
 
 def test_a_rank_that_is_killed_ends_all_with_one_sentence_and_the_run_goes_on_alone(
-    cluster, under_torchrun, tmp_path, capsys
+    cluster, under_torchrun, a_rank_dies, tmp_path, capsys
 ):
     run = tmp_path / "run"
-    killer = kill_one_of(cluster, run)
     beside = ["--actors.kind=ray", "--actors.max-staleness=0"]
     assert main(["train", "hard", "--out", str(run), *FLAGS, *TWO, *beside]) == 2
-    killer.join()
     said = capsys.readouterr().err
     assert said.count("superbatch: ") == 1
     # Ray sees that it is gone, or the other rank does before.
@@ -159,11 +153,14 @@ def test_ctrl_c_stops_all_ranks_with_a_checkpoint_and_leaves_nobody(cluster, tmp
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 200
-    while not list(run.glob("checkpoints/step-*.pt")) and time.monotonic() < until:
-        time.sleep(0.05)
-    started.send_signal(signal.SIGINT)
-    _, said = started.communicate(timeout=60)
+    try:
+        until = time.monotonic() + 200
+        while not list(run.glob("checkpoints/step-*.pt")) and time.monotonic() < until:
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+    finally:
+        started.kill()
     assert started.returncode == 1
     assert "superbatch: stopped at step" in said
     assert f"continue with superbatch train --resume {run}" in said

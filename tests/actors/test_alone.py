@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -167,32 +166,16 @@ def test_one_that_kills_itself_is_replaced_and_the_updates_are_the_same(process,
 
 
 def test_one_that_is_killed_is_replaced_and_the_updates_are_the_same(kind, folder):
-    times, taken, done = KILLS[kind], [], threading.Event()
-    killed = []
-
-    def kill():
-        while len(killed) < times and not done.is_set():
-            time.sleep(0.002)
-            begun = folder.begun()
-            # Something comes of it between two kills: else it would be a cause, and no accident.
-            if not begun or (killed and len(taken) <= killed[-1][0] + 1):
-                continue
-            if begun[-1][1] in [pid for _, pid in killed]:
-                continue
-            time.sleep(0.003 * (len(killed) % 7))  # at different moments of an update
-            killed.append((len(taken), begun[-1][1]))
-            os.kill(begun[-1][1], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
+    times, taken, killed = KILLS[kind], [], []
     with Run(kind, folder, last=40, pause=0.01) as run:
-        killer.start()
-        try:
-            for number in range(1, 41):
-                taken.append(run.turn(number))
-        finally:
-            done.set()
-            killer.join()
-        assert len(killed) == times
+        for number in range(1, 41):
+            taken.append(run.turn(number))
+            # More turns apart than it may be ahead, so that the next has begun something since.
+            if number % (AHEAD + 2) == 0 and len(killed) < times:
+                time.sleep(0.003 * (len(killed) % 7))  # at different moments of an update
+                killed.append(folder.begun()[-1][1])
+                os.kill(killed[-1], signal.SIGKILL)
+        assert len(set(killed)) == times
         assert run.course.lost == times
     assert taken == in_the_loop(40)
 

@@ -113,4 +113,4 @@ class Pushed(RuleBasedStateMachine):
 
 
 TestPushed = Pushed.TestCase
-TestPushed.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPushed.settings = settings(max_examples=60, stateful_step_count=40)

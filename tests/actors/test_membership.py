@@ -52,21 +52,22 @@ def alone(monkeypatch):
     return monkeypatch
 
 
+@pytest.fixture
 def nobody():
-    """An address of this host where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    """An address of this host where nobody listens, nor can while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-def test_where_nobody_answers_ray_is_not_left_to_find_out(alone):
-    address = nobody()
-    with pytest.raises(RunError, match=rf"no Ray cluster at {address} .*refused.* ray start"):
-        join(address, Demands())
+def test_where_nobody_answers_ray_is_not_left_to_find_out(alone, nobody):
+    with pytest.raises(RunError, match=rf"no Ray cluster at {nobody} .*refused.* ray start"):
+        join(nobody, Demands())
 
 
-def test_a_cluster_that_was_here_once_is_not_waited_for(alone, tmp_path):
+def test_a_cluster_that_was_here_once_is_not_waited_for(alone, nobody, tmp_path):
     (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "ray_current_cluster").write_text(nobody())
+    (tmp_path / "ray" / "ray_current_cluster").write_text(nobody)
     alone.setenv("RAY_TMPDIR", str(tmp_path))
     alone.setattr("ray._private.services.find_gcs_addresses", set)  # others' on this machine
     with pytest.raises(RunError, match=r"no Ray cluster at auto .*refused"):

@@ -108,8 +108,10 @@ def test_a_reader_that_meets_the_writer_reads_again():
     assert dict(mine) == pair(2)
 
 
-def read_on(board, pipe):
-    """Read until told to stop; every reading that was not whole, and the steps' number."""
+def read_on(board, pipe, enough):
+    """Read until told to stop; every reading that was not whole, and the steps' number. ``enough``
+    is set when those are more than 20.
+    """
     torn, steps, before = [], 0, -1
     mine = weights(-1)
     pipe.send("here")
@@ -119,35 +121,37 @@ def read_on(board, pipe):
             torn.append((step, before, sorted(values(mine))))
         steps += step != before
         before = step
+        if steps > 20:
+            enough.set()
     pipe.send((torn, steps))
 
 
 def test_nobody_reads_half_an_update():
     context = processes.get_context("forkserver")
     board = WeightBoard(0, weights(0))
-    readers = []
+    readers, enough = [], context.Event()
     for _ in range(3):
         ours, theirs = context.Pipe()
-        readers.append((context.Process(target=read_on, args=(board, theirs), daemon=True), ours))
-        readers[-1][0].start()
+        reader = context.Process(target=read_on, args=(board, theirs, enough), daemon=True)
+        reader.start()
+        readers.append((reader, ours))
     for _, pipe in readers:
         pipe.recv()
-    published = [weights(step) for step in range(101)]
-    deadline = time.monotonic() + 4
-    step = 0
-    while time.monotonic() < deadline and step < 100:
+    for step in range(1, 257):  # what bfloat16 can tell apart
         # In turns: as fast as can be, so that readers are overtaken, and with a moment between.
-        step += 1
+        published = weights(step)
         for _ in range(20):
-            board.publish(step, published[step])
+            board.publish(step, published)
         time.sleep(0.002 * (step % 3))
+        if step >= 100 and enough.wait(0.2):  # longer where the machine is busy
+            break
     seen = []
     for process, pipe in readers:
         pipe.send("stop")
         seen.append(pipe.recv())
         process.join()
     assert [torn for torn, _ in seen] == [[], [], []]
-    assert max(steps for _, steps in seen) > 20, "the readers have hardly read"
+    assert enough.is_set(), "the readers have hardly read"
 
 
 def stop_reading(board, pipe):

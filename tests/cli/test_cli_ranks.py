@@ -55,12 +55,15 @@ def test_a_rank_that_is_killed_ends_all_with_one_sentence_and_the_run_goes_on_al
     often = ("--record.log-every", "1", "--record.checkpoint-every", "1")
     words = ("train", "uniform", "--steps", "100000", "--out", "run", *often, *SMALL)
     ended = start(tmp_path, *words, "--record.evaluate-every", "100000")
-    until = time.monotonic() + 200
-    while not list((tmp_path / "run/checkpoints").glob("step-*.pt")):
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    os.kill(rank(ended.pid, 1), signal.SIGKILL)
-    _, error = ended.communicate(timeout=60)
+    try:
+        until = time.monotonic() + 200
+        while not list((tmp_path / "run/checkpoints").glob("step-*.pt")):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        os.kill(rank(ended.pid, 1), signal.SIGKILL)
+        _, error = ended.communicate(timeout=60)
+    finally:
+        ended.terminate()  # torchrun ends its ranks
     assert ended.returncode == 1
     assert error.count("superbatch: ") == 1
     assert "superbatch: another rank has ended; torchrun says which" in error

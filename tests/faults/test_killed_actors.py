@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import cache
 from multiprocessing import forkserver
@@ -17,6 +16,7 @@ from superbatch import training
 from superbatch.chosen import read_chosen
 from superbatch.recipes import recipe
 from superbatch.run import RunFolder
+from superbatch.surroundings import Surroundings
 
 
 pytestmark = pytest.mark.skipif(
@@ -89,30 +89,19 @@ def descendants(pid):
     "name", ["classact", pytest.param("classact_online", marks=pytest.mark.slow)]
 )
 def test_actors_killed_twenty_times_change_no_count(tmp_path, through, name):
-    lines = tmp_path / "run" / "metrics.jsonl"
-    killed, done = [], threading.Event()
+    killed = []
 
-    def written():
-        return lines.read_text().count("\n") if lines.exists() else 0
+    def kill(status):
+        """Between two steps of the learner, to which all others are at whatever moment."""
+        if len(killed) == 20 or status.title != name or status.step < 3 + 5 * len(killed):
+            return
+        server = forkserver._forkserver._forkserver_pid
+        victims = [pid for pid in children().get(server, []) if pid not in killed]
+        if victims:
+            killed.append(victims[len(killed) % len(victims)])
+            os.kill(killed[-1], signal.SIGKILL)
 
-    def kill():
-        while len(killed) < 20 and not done.is_set():
-            time.sleep(0.003)
-            if written() < 3 + 5 * len(killed):
-                continue
-            server = forkserver._forkserver._forkserver_pid
-            victims = [pid for pid in children().get(server, []) if pid not in killed]
-            if victims:
-                os.kill(victims[len(killed) % len(victims)], signal.SIGKILL)
-                killed.append(victims[len(killed) % len(victims)])
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        summary = training.start(config(tmp_path / "run", name))
-    finally:
-        done.set()
-        killer.join()
+    summary = training.start(config(tmp_path / "run", name), Surroundings(watch=kill))
     assert len(killed) == 20
     assert 10 <= summary["actors"]["actors/lost"] <= 20  # one may be killed with nothing to do
     assert spent(summary) == through(name)

@@ -101,50 +101,59 @@ def test_a_run_goes_on_where_it_was_moved(tmp_path, monkeypatch):
     assert outcome(tmp_path / "moved" / "run") == outcome(tmp_path / "through")
 
 
-def lines(path):
-    return path.read_text().count("\n") if path.exists() else 0
+MORTAL = """
+import signal, sys, time
+from pathlib import Path
+from superbatch import training
+from superbatch.config import Config
+from superbatch.surroundings import Surroundings
+
+path, steps, later = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+seen = [time.monotonic()]
+
+def watch(status):
+    seen.append(time.monotonic())
+    if len(seen) == steps + 1:  # somewhere in the next step: the signal's default is to end at once
+        signal.setitimer(signal.ITIMER_REAL, 1e-4 + later * (seen[-1] - seen[-2]))
+
+config = Config.model_validate_json(Path(path).read_text())
+training.start_or_resume(config, Surroundings(watch=watch))
+"""
 
 
-def program(*arguments):
-    """``superbatch train`` as a process of its own."""
+def mortal(settings, *, steps, later):
+    """How the process of a run ends that ends itself ``steps`` steps on, and ``later`` of a step;
+    0 steps: that does not.
+    """
     # Two cores would split sums by what else runs on them; one gives the same bits every time.
-    return subprocess.Popen(
-        [sys.executable, "-m", "superbatch", "train", *arguments],
+    return subprocess.run(
+        [sys.executable, "-c", MORTAL, str(settings), str(steps), str(later)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-    )
+    ).returncode
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # eight programs start, slowly on a machine that is busy
 def test_killed_at_random_instants_and_resumed_is_identical(tmp_path):
-    steps = {"steps": 80, "reference_training": {"steps": 12}}
-    through = tmp_path / "through.json"
-    through.write_text(config("classact", tmp_path / "through", **steps).model_dump_json())
-    assert program("--config", str(through)).wait() == 0
-    whole = config("classact", tmp_path / "killed", **steps)
-    settings = tmp_path / "settings.json"
-    settings.write_text(whole.model_dump_json())
+    def settings(name):
+        path = tmp_path / f"{name}.json"
+        steps = {"steps": 80, "reference_training": {"steps": 12}}
+        path.write_text(config("classact", tmp_path / name, **steps).model_dump_json())
+        return path
+
+    assert mortal(settings("through"), steps=0, later=0) == 0
     chance = random.Random(0)
-    kills = 0
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    command = ["--config", str(settings)]
-    while True:
-        child = program(*command)
-        # Wait until it has gone on for some steps, then a random moment more.
-        enough = lines(metrics) + chance.randint(2, 9)
-        while kills < 6 and child.poll() is None and lines(metrics) < enough:
-            time.sleep(0.002)
-        if kills == 6 or child.poll() is not None:
-            assert child.wait() == 0
-            break
-        time.sleep(chance.random() * 0.02)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        kills += 1
-        command = ["--resume", str(tmp_path / "killed")]
-    assert kills >= 5
+    for _ in range(6):
+        ended = mortal(settings("killed"), steps=chance.randint(2, 9), later=chance.random())
+        assert ended == -signal.SIGALRM
+    assert mortal(settings("killed"), steps=0, later=0) == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "through")
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 @pytest.mark.slow
@@ -160,11 +169,14 @@ def test_a_signal_ends_the_run_with_a_checkpoint(which, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while lines(out / "metrics.jsonl") < 3:
-        assert child.poll() is None
-        time.sleep(0.01)
-    child.send_signal(which)
-    said = child.communicate()[1]
+    try:
+        while lines(out / "metrics.jsonl") < 3:
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.send_signal(which)
+        said = child.communicate(timeout=120)[1]
+    finally:
+        child.kill()
     assert child.returncode == 1
     assert "continue with superbatch train --resume" in said
     assert "Traceback" not in said

@@ -30,7 +30,7 @@ def test_losses_are_found_by_id(tmp_path, gap):
     assert maps == ({"0.dense.npy"} if gap < 3 else {"ids.npy", "0.npy"})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(st.integers(-(2**62), 2**62), min_size=1, max_size=30), st.integers(0, 2**31))
 def test_any_ids_are_found_and_others_are_not(tmp_path_factory, ids, seed):
     path = tmp_path_factory.mktemp("t") / "t.parquet"

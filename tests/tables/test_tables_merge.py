@@ -17,7 +17,7 @@ def rows_of(path):
     return whole.ids.tolist(), {name: loss.tolist() for name, loss in whole.losses.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=60), st.integers(1, 9))
 def test_the_rows_of_all_in_order(tmp_path_factory, owners, group):
     """Each id belongs to one of four tables, or to none (the tables may interleave anyhow)."""
