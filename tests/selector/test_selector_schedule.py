@@ -136,6 +136,23 @@ def test_scoring_that_cannot_pay_switches_off(step_seconds, off):
         assert "take 2 s a step and the rest of it 1.9 s" in watch.off
 
 
+def test_an_interrupted_window_is_not_judged_by_the_clock():
+    """A stopwatch starts anew: right after an interruption it has seen no whole turn."""
+    rule, scores, chosen = AutoOff(window=4, flat=False), torch.arange(4.0), torch.tensor([2, 3])
+    first, second = Watch(rule), Watch(rule)
+    for _ in range(3):
+        first.note(scores, chosen)
+    second.load_state_dict(first.state_dict())
+    second.note(scores, chosen)
+    second.look({"score": 1.5, "learn": 0.5, "turn": 0.0}.__getitem__)
+    assert second.off is None
+    # The next window is whole: rho = 2, and 2 s of choosing do not pay beside 1.9 s.
+    for _ in range(4):
+        second.note(scores, chosen)
+    second.look({"score": 1.5, "learn": 0.5, "turn": 3.9}.__getitem__)
+    assert second.reason == "slow"
+
+
 def test_a_stopwatch_tells_medians_of_the_last_turns():
     """Turns begin at 0, 10, 30 and 35; choosing takes 1, 4, 2 and 3 s of them."""
     readings = iter([0.0, 5.0, 6.0, 10.0, 11.0, 15.0, 30.0, 31.0, 33.0, 35.0, 36.0, 39.0])
