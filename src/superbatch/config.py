@@ -305,7 +305,8 @@ class Config(Section):
     """A trained reference: .safetensors weights, a finished run folder, or a table of its losses
     (superbatch score makes one)."""
     reference_missing: str | None = None
-    """A checkpoint to score what a table given as --reference lacks; none: that is an error."""
+    """The checkpoint that a table given as --reference was made with, to score what it lacks; none:
+    that is an error."""
     reference_data: str | None = None
     """Other data to train the reference on, such as a small curated set; read as --data.path is,
     without the noise that experiments add."""
