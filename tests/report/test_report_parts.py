@@ -58,6 +58,31 @@ def test_the_verdict_says_when_some_seeds_reach(tmp_path):
     assert any("which could be chance" in detail for detail in answer.details)
 
 
+def test_the_verdict_counts_pairs(tmp_path):
+    for seed in range(3):
+        if seed < 2:
+            write_run(tmp_path / f"u{seed}", {100: 0.3, 200: 0.5}, seed=seed)
+        write_run(tmp_path / f"c{seed}", {100: 0.5, 200: 0.6 + seed / 100}, recipe="c", seed=seed)
+    write_run(tmp_path / "d", {100: 0.5}, recipe="d", seed=5)
+    answer = said(tmp_path)
+    assert answer.headline.startswith("c pays: it reached the best val/accuracy of uniform with")
+    (interval,) = [detail for detail in answer.details if "95" in detail]
+    assert ", 2 seeds)" in interval
+    assert "c, seed 2 has no uniform run of its seed." in answer.details
+    assert "d has no run of a seed of uniform's to be held against." in answer.details
+    assert not any(detail.startswith("d never reached") for detail in answer.details)
+
+
+def test_the_verdict_says_that_one_baseline_run_is_one_draw(tmp_path):
+    write_run(tmp_path / "u", {100: 0.3, 200: 0.5})
+    for seed in range(3):
+        write_run(tmp_path / f"c{seed}", {100: 0.5, 200: 0.6}, recipe="c", seed=seed)
+    assert (
+        "The final val/accuracy of c differs from uniform's by +0.1000, 3 seeds against one run of "
+        "uniform; as many of its seeds would show whether that is chance."
+    ) in said(tmp_path).details
+
+
 def test_the_verdict_without_anything_to_compare(tmp_path):
     write_run(tmp_path / "u", {}, steps=10, finished=False)
     assert "baseline uniform only" in said(tmp_path).headline
