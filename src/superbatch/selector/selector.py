@@ -161,7 +161,9 @@ class Selector:
         kept = batch.batch if isinstance(batch, Selection) else batch
         lens, how = self._scorer.lens, self._scorer.how
         with self._stopwatch("learn", device_of(kept)):
-            loss = self._online.step(lambda model: lens.learn_loss(model, kept, weights, how))
+            loss = self._online.step(
+                lambda model: lens.learn_loss(model, kept, weights, how), lens.constrain
+            )
         self._online_loss = loss
         return loss
 
