@@ -193,7 +193,8 @@ class Optimise(Section):
     beta2: float = Field(0.999, gt=0, lt=1)
     """Of AdamW."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the updates with a rising learning rate; a cosine to 0 follows."""
+    """Share of the updates with a rising learning rate; a cosine to 0 follows, which the last
+    update has: it changes no weight."""
     clip_norm: float = Field(1.0, ge=0)
     """Gradient norm above which gradients are scaled down; 0: never."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
