@@ -49,6 +49,7 @@ def test_the_closed_form_equals_torchs_counter(name, image_size, channels, class
         {"class_token": False, "global_pool": "avg"},
         {"class_token": True, "global_pool": "avg", "reg_tokens": 4},
         {"class_token": False, "global_pool": "map"},  # from here on not plain: torch counts
+        {"class_token": True, "global_pool": ""},  # the head sees every token
         {"class_token": False, "global_pool": "avg", "img_size": (16, 32)},
     ],
 )

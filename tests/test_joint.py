@@ -217,7 +217,8 @@ def test_one_chunk_is_the_independent_draw(loss):
     assert drawn.tolist() == sample_indices(alone, 20, generator=generator(5)).tolist()
 
 
-def test_one_uniform_chunk_is_the_uniform_draw():
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
+def test_one_uniform_chunk_is_the_uniform_draw(temperature):
     drawn = joint.joint_indices(
         factors_for(embeddings(50), "sigmoid"),
         CRITERIA["learnability"].weights,
@@ -225,6 +226,7 @@ def test_one_uniform_chunk_is_the_uniform_draw():
         loss="sigmoid",
         chunks=1,
         first="uniform",
+        temperature=temperature,
         generator=generator(5),
     )
     assert drawn.tolist() == sample_indices(torch.zeros(50), 20, generator=generator(5)).tolist()

@@ -23,6 +23,7 @@ from superbatch.orders import (
     replay_order,
     write_order,
 )
+from superbatch.recipes import recipe
 from superbatch.run import RunFolder
 from superbatch.sources import ArrayExamples, catalogue_of
 from superbatch.tables.fingerprint import fingerprint
@@ -45,10 +46,10 @@ EXAMPLES = examples_of(np.arange(100, 120))
 FINGERPRINT = fingerprint(EXAMPLES)
 
 
-def made_run(folder, *steps, fingerprint=FINGERPRINT, finished=True):
+def made_run(folder, *steps, fingerprint=FINGERPRINT, finished=True, **settings):
     """A run that chose, at each of its steps, these (id, draw) pairs; one part a step."""
     run = RunFolder(folder)
-    run.create(CONFIG | {"steps": len(steps)}, {})
+    run.create(CONFIG | {"steps": len(steps)} | settings, {})
     for number, pairs in enumerate(steps, start=1):
         ids, draws = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         columns = {"step": np.full(len(ids), number, dtype=np.int32), "id": ids, "draw": draws}
@@ -139,6 +140,21 @@ def test_an_unfinished_run_is_taken_only_when_asked(tmp_path):
             made(folder)
     assert replay_order(folder, allow_unfinished=True).ids.tolist() == [105]
     assert policy_order([folder], allow_unfinished=True).about["runs"][0]["steps"] == 1
+
+
+@pytest.mark.parametrize("settings", [{"importance_exponent": 0.5}, None])
+def test_what_was_learned_with_weights_makes_no_order(tmp_path, settings):
+    """An order keeps no weights: its learner would learn something else."""
+    select = recipe("infobatch").select.model_dump() if settings is None else settings
+    folder = made_run(tmp_path / "run", [(105, 0)], select=select)
+    for made in (replay_order, lambda path: policy_order([path])):
+        with pytest.raises(RunError, match=r"--select.importance-exponent 0") as refused:
+            made(folder)
+        assert f"weighted what it chose (exponent {'1' if settings is None else '0.5'})" in str(
+            refused.value
+        )
+    unweighted = made_run(tmp_path / "other", [(105, 0)], select={"importance_exponent": 0.0})
+    assert replay_order(unweighted).ids.tolist() == [105]
 
 
 # The file

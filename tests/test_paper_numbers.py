@@ -174,6 +174,26 @@ def test_epochs_to_a_share_of_what_uniform_ends_at(case):
     assert epochs_line("a", out_of_reach).endswith("is not reached with every seed")
 
 
+def test_budgets_that_determine_no_law_are_said_to():
+    from paper.publish import fit_line, fits
+
+    def arms(criterion, *finals):
+        return [
+            {
+                "about": {"criterion": criterion},
+                "flops": {"full": full},
+                "by_seed": [{"final": final}],
+            }
+            for full, final in zip((1e12, 4e12, 16e12, 64e12), finals, strict=True)
+        ]
+
+    # 0.9 - 0.4 / sqrt(full / 1e12); and as much for every fourfold budget, which tends to nothing.
+    found = fits([*arms("a", 0.5, 0.7, 0.8, 0.85), *arms("b", 0.5, 0.55, 0.6, 0.65)])
+    assert fit_line("a", found["a"]).startswith("- a: tends to 0.900")
+    assert found["b"] is None
+    assert fit_line("b", found["b"]) == "- b: these budgets determine no power law"
+
+
 def test_the_goal_is_at_shares_of_uniforms_updates():
     from paper.arms import Bench
     from paper.claims import goal

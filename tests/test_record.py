@@ -51,6 +51,31 @@ def test_shares_are_of_the_whole_run_also_of_one_that_was_interrupted(tmp_path):
     assert found == {"clean_share": 3 / 4, "clean_share_pool": 6 / 8, "non_finite_scores": 0}
 
 
+def test_duplicates_are_those_of_all_super_batches_of_the_step(tmp_path):
+    counts = recorder(tmp_path)
+
+    def pairs(number, *images):
+        images = torch.tensor(images)
+        examples = {"id": images, "draw": torch.arange(4) + 4 * number, "image_id": images}
+        return Scored(examples, torch.zeros(4), {}, 0)
+
+    def logged(number, *scored):
+        age = torch.zeros(2, dtype=torch.int64)
+        draw = Draw(take(scored[0].examples, age), age, torch.zeros(4), age)
+        step = Step(number, scored, draw, {})
+        counts.add(step)
+        return counts.row(step)["selection/duplicates"]
+
+    # Three and two copies were left out before; one is still in the second super-batch.
+    counts.leave_out(3)
+    counts.leave_out(2)
+    assert logged(1, pairs(1, 0, 1, 2, 3), pairs(2, 5, 6, 7, 7)) == 6
+    assert logged(2, pairs(3, 0, 1, 2, 3)) == 0
+    counts.leave_out(1)
+    counts.add(turn(3, [0, 1]))  # not logged
+    assert logged(4, pairs(4, 0, 0, 0, 0)) == 3
+
+
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_a_score_that_is_not_finite_is_counted(bad, tmp_path):
     before, counts = recorder(tmp_path), recorder(tmp_path)

@@ -141,6 +141,20 @@ def test_kept_gain_by_hand():
     assert float(kept_gain(scores, torch.tensor([2, 3]))) == pytest.approx(1.0)
     assert float(kept_gain(scores, torch.tensor([0, 2]))) == pytest.approx(0.0)
     assert float(kept_gain(torch.zeros(4), torch.tensor([0, 1]))) == 0.0
+    assert float(kept_gain(torch.full((4,), torch.nan), torch.tensor([0, 1]))) == 0.0
+
+
+@pytest.mark.parametrize("constant", [0.1, 2.302585, -0.3, 20.7])
+def test_the_same_score_for_all_gains_nothing_whatever_its_sum_rounds_to(constant):
+    scores = torch.full((1000,), constant)
+    assert float(kept_gain(scores, torch.arange(500))) == 0.0
+
+
+def test_a_gain_that_rounding_would_swallow():
+    """Halves of 20 and the next number of fp32, 2 ** -19 above: the best are one deviation up."""
+    scores = torch.full((1000,), 20.0)
+    scores[500:] += 2**-19
+    assert float(kept_gain(scores, torch.arange(500, 1000))) == pytest.approx(1.0)
 
 
 def test_rank_correlation_is_spearmans():

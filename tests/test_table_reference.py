@@ -1,5 +1,6 @@
 """A table of losses in the place of a reference model."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -117,7 +118,8 @@ def test_the_best_part_by_a_table_is_what_is_trained_on(folder, capsys):
     assert "1 of the 2 ids in other.txt are not in digits, such as 5000" in capsys.readouterr().err
 
 
-def test_what_a_table_lacks_is_scored_on_demand_and_counted(folder, capsys):
+def every_other_row(folder):
+    """half.parquet, with the even ids of digits.parquet."""
     whole = TableFile(folder / "digits.parquet")
     kept = np.arange(0, 1797, 2)
     piece = next(whole.pieces()).take(kept)
@@ -125,6 +127,29 @@ def test_what_a_table_lacks_is_scored_on_demand_and_counted(folder, capsys):
         update={"fingerprint": fingerprint(open_examples("digits"), kept)}
     )
     write_table(folder / "half.parquet", about, [piece])
+
+
+def test_another_model_does_not_score_what_a_table_lacks(folder, capsys):
+    every_other_row(folder)
+    kept = folder / "teacher" / "checkpoints" / "learner.safetensors"
+    weights, about = load_weights(kept)
+    other = {name: value + 0.1 for name, value in weights.items()}
+    save_weights(folder / "other.safetensors", other, about)
+    train(
+        *("classact", "--reference=half.parquet", "--reference-missing=other.safetensors"),
+        *("--out=refused",),
+        code=2,
+    )
+    said = capsys.readouterr().err
+    assert "half.parquet was made with the weights" in said
+    for path in (kept, folder / "other.safetensors"):  # both values, and the way out
+        assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in said
+    assert "give the checkpoint it was made with" in said
+    assert not (folder / "refused").exists()
+
+
+def test_what_a_table_lacks_is_scored_on_demand_and_counted(folder, capsys):
+    every_other_row(folder)
     train("classact", "--reference=half.parquet", "--out=refused", code=2)
     assert "examples have no loss in half.parquet" in capsys.readouterr().err
     train("classact", "--reference=half.parquet", "--reference-missing=teacher", "--out=demand")

@@ -59,13 +59,17 @@ def made_on(store: Store, runs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def fits(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The power law through what each criterion reached with every budget, over full FLOPs."""
+    """The power law through what each criterion reached with every budget, over full FLOPs.
+
+    None where the budgets determine none.
+    """
     found: dict[str, Any] = {}
     for criterion in dict.fromkeys(arm["about"]["criterion"] for arm in arms):
         own = [arm for arm in arms if arm["about"]["criterion"] == criterion]
         points = [(arm["flops"]["full"], one["final"]) for arm in own for one in arm["by_seed"]]
         x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
         law = fit_power_law(x, y)
+        found[criterion] = None
         if law is not None:
             grid = np.geomspace(x.min(), x.max(), 40)
             found[criterion] = {
@@ -107,11 +111,7 @@ def table(found: Mapping[str, Any]) -> str:
     for study in found["studies"]:
         lines += [f"**{study['says']}**", "", HEAD, *map(row, study["arms"]), ""]
         lines += slower(study["arms"])
-        for name, fit in study.get("fits", {}).items():
-            lines.append(
-                f"- {name}: tends to {interval(fit['offset'], '{:.3f}')} with exponent "
-                f"{interval(fit['exponent'], '{:.2f}')}"
-            )
+        lines += [fit_line(name, fit) for name, fit in study.get("fits", {}).items()]
         for arm in study["arms"]:
             lines += [epochs_line(arm["name"], target) for target in arm.get("epochs_to", [])]
         waiting = [*study["unfinished"], *map(waiting_words, study["waiting"])]
@@ -119,6 +119,16 @@ def table(found: Mapping[str, Any]) -> str:
             lines += ["", f"Not run: {', '.join(waiting)}."]
         lines.append("")
     return "\n".join(lines)
+
+
+def fit_line(name: str, fit: Mapping[str, Any] | None) -> str:
+    """What the power law of a criterion tends to."""
+    if fit is None:
+        return f"- {name}: these budgets determine no power law"
+    return (
+        f"- {name}: tends to {interval(fit['offset'], '{:.3f}')} with exponent "
+        f"{interval(fit['exponent'], '{:.2f}')}"
+    )
 
 
 PREDICTED = {

@@ -193,7 +193,8 @@ class Optimise(Section):
     beta2: float = Field(0.999, gt=0, lt=1)
     """Of AdamW."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the updates with a rising learning rate; a cosine to 0 follows."""
+    """Share of the updates with a rising learning rate; a cosine to 0 follows, which the last
+    update has: it changes no weight."""
     clip_norm: float = Field(1.0, ge=0)
     """Gradient norm above which gradients are scaled down; 0: never."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -305,7 +306,8 @@ class Config(Section):
     """A trained reference: .safetensors weights, a finished run folder, or a table of its losses
     (superbatch score makes one)."""
     reference_missing: str | None = None
-    """A checkpoint to score what a table given as --reference lacks; none: that is an error."""
+    """The checkpoint that a table given as --reference was made with, to score what it lacks; none:
+    that is an error."""
     reference_data: str | None = None
     """Other data to train the reference on, such as a small curated set; read as --data.path is,
     without the noise that experiments add."""

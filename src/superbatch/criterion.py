@@ -55,8 +55,9 @@ def log_percentile(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
 def keep_half_below_mean(sums: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """0 from the mean of the finite sums upwards, log(1 - r) with r = 1/2 below it.
 
-    At temperature 1 examples below the mean are half as likely to be drawn (InfoBatch, Qin et al.
-    2023).
+    At temperature 1 examples below the mean weigh half in each draw (InfoBatch, Qin et al. 2023).
+    As draws are without replacement they are chosen more than half as often as the others: 0.61
+    times at 128 to 64, 0.77 at 80 to 64, where half of the examples are below the mean.
     """
     finite = torch.isfinite(sums)
     mean = sums[finite].mean()

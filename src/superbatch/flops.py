@@ -106,6 +106,7 @@ def _plain_vit_flops(model: nn.Module, example_input: Tensor) -> int | None:
         and type(vit.patch_drop) is nn.Identity
         and type(vit.head) in (nn.Linear, nn.Identity)
         and vit.attn_pool is None
+        and vit.global_pool in ("token", "avg")
         and patch[0] == patch[1]
         and image[0] == image[1]
         and image[0] % patch[0] == 0

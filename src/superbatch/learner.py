@@ -36,7 +36,11 @@ ThroughModel = Callable[[nn.Module], nn.Module]
 
 
 def warmup_cosine(*, peak: float, warmup: int, steps: int, final_ratio: float = 0.0) -> Schedule:
-    """Linear from 0 to ``peak`` over ``warmup`` updates, then a cosine down to the ratio of it."""
+    """Linear from 0 to ``peak`` over ``warmup`` updates, then a cosine down to the ratio of it.
+
+    The last update is at that ratio: at 0 its rate is 0 and it changes no weight, so that of
+    ``steps`` updates one less counts, and of a single one none.
+    """
 
     def rate(step: int) -> float:
         if step <= warmup:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from superbatch.errors import ConfigError
@@ -150,9 +151,30 @@ class _Answers(nn.Module):
         return answer
 
 
-def dropouts(model: nn.Module) -> list[_DropoutNd]:
-    """The dropout layers of ``model`` that would drop something."""
-    return [layer for layer in model.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
+def dropouts(model: nn.Module) -> list[nn.Module]:
+    """The layers of ``model`` that would drop something."""
+    return [layer for layer in model.modules() if _rate(layer) > 0]
+
+
+def _rate(layer: nn.Module) -> float:
+    if isinstance(layer, nn.MultiheadAttention):
+        return float(layer.dropout)
+    return layer.p if isinstance(layer, _DropoutNd) else 0.0
+
+
+def holders(model: nn.Module) -> list[nn.Module]:
+    """The parts of ``model`` that have such a layer of their own.
+
+    Fused attention takes its layer's rate, and looks whether it is in train mode itself. A model as
+    a whole may answer otherwise in train mode, as Inception does, and is none of them.
+    """
+    return [
+        part
+        for part in model.modules()
+        if part is not model
+        and not isinstance(part, _BatchNorm)
+        and any(_rate(layer) > 0 for layer in part.children())
+    ]
 
 
 def require_dropout(task: Task, model: nn.Module) -> None:
@@ -172,7 +194,7 @@ def dropping(model: nn.Module, batch: Batch) -> Iterator[None]:
     After: modes and the global random state are as before. The same examples meet the same masks in
     any run that gives them to the model in the same parts, also after an interruption.
     """
-    layers = [(layer, layer.training) for layer in dropouts(model)]
+    layers = [(layer, layer.training) for layer in dropouts(model) + holders(model)]
     seed = int((batch.get("draw", batch["id"]) * 2 + 1).sum()) % 2**63
     device = batch["id"].device
     try:

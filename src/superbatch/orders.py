@@ -55,7 +55,8 @@ class Order:
 def replay_order(run: Path, *, allow_unfinished: bool = False) -> Order:
     """Exactly what the run in ``run`` learned from: the same examples, views and order.
 
-    Raises ``RunError`` if there is no such run, no record, or (unless ``allow_unfinished``) no end.
+    Raises ``RunError`` if there is no such run, no record, or (unless ``allow_unfinished``) no end,
+    and for a run that learned with importance weights, which an order does not keep.
     """
     record, about = _read_run(run, allow_unfinished)
     return Order(
@@ -229,6 +230,7 @@ def _read_run(path: Path, allow_unfinished: bool) -> tuple[Record, dict[str, Any
     """What the run in ``path`` chose, and what it was."""
     folder = RunFolder.open(path)
     config = folder.config()
+    _refuse_weighted(path, config)
     record = read_chosen(folder)
     last = int(record.steps[-1])
     if folder.summary() is None and not allow_unfinished:
@@ -246,6 +248,16 @@ def _read_run(path: Path, allow_unfinished: bool) -> tuple[Record, dict[str, Any
         "config": config,
     }
     return record, about
+
+
+def _refuse_weighted(path: Path, config: Mapping[str, Any]) -> None:
+    exponent = config.get("select", {}).get("importance_exponent", 0.0)
+    if exponent:
+        raise RunError(
+            f"the run in {path} weighted what it chose (exponent {exponent:g}) and an order keeps "
+            "no weights, so its learner would learn something else; run it again with "
+            "--select.importance-exponent 0 for an order, or learn with the recipe itself"
+        )
 
 
 def _provenance(runs: list[dict[str, Any]]) -> dict[str, Any]:

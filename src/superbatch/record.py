@@ -41,14 +41,21 @@ class Recorder:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self.examples_seen = 0
         self.examples_learned = 0
-        self.duplicates_removed = 0
-        """From the last super-batch, before it was scored."""
+        self._leaving = 0
+        """Duplicates left out of the super-batches of the step to come."""
+        self._left_out = 0
+        """The same of the last step."""
         # Sums stay tensors: reading one at every step would wait for the device.
         self._clean: dict[str, Tensor] = {}
         self._not_finite = torch.zeros((), dtype=torch.int64)
 
+    def leave_out(self, duplicates: int) -> None:
+        """Count ``duplicates`` that a super-batch of the step to come had before it was scored."""
+        self._leaving += duplicates
+
     def add(self, step: Step) -> None:
         """Count a step and remember its choices until the next ``flush``."""
+        self._left_out, self._leaving = self._leaving, 0
         self.examples_seen += sum(size(scored.examples) for scored in step.scored)
         self.examples_learned += size(step.draw.examples)
         for scored in step.scored:
@@ -65,7 +72,7 @@ class Recorder:
             self._pending.append((step.number, rows))
 
     def row(self, step: Step) -> dict[str, float | int]:
-        """The numbers of ``step`` for ``metrics.jsonl``."""
+        """The numbers of ``step``, the last that was added, for ``metrics.jsonl``."""
         scores, index = step.draw.scores, step.draw.index
         staleness = (step.number - 1 - step.draw.weights_step).double()
         ess = effective_sample_size(scores, temperature=self._temperature)
@@ -88,7 +95,7 @@ class Recorder:
         pairs = [s.examples for s in step.scored if "image_id" in s.examples]
         if pairs:
             still = sum(int(duplicates(batch).sum()) for batch in pairs)
-            numbers["selection/duplicates"] = still + self.duplicates_removed
+            numbers["selection/duplicates"] = still + self._left_out
         return numbers
 
     def flush(self) -> None:

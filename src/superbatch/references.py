@@ -11,12 +11,13 @@ from superbatch.errors import ConfigError
 from superbatch.files import file_digest
 from superbatch.passes import rows_at_once, traceless
 from superbatch.problems import Problem
-from superbatch.problems.weights import is_open_clip, weights_path
+from superbatch.problems.weights import is_open_clip, weights_hash, weights_path
 from superbatch.reference_run import TrainReference, trained_reference
 from superbatch.run import RunFolder
 from superbatch.sources import plain
 from superbatch.surroundings import Surroundings
 from superbatch.tables import LossTable, check_table, is_table
+from superbatch.tables.check import verify_weights
 from superbatch.types import Batch, View, size
 
 
@@ -100,7 +101,7 @@ class Reference:
         path = self._config.reference
         if path is None:
             return None
-        if self._table is not None:
+        if self._table is not None:  # says the weights of what scores the rest, too
             return self._table.provenance.model_dump_json()
         return None if is_open_clip(path) else file_digest(weights_path(path))
 
@@ -168,6 +169,7 @@ class Reference:
 
         self._table = LossTable.open(path, missing=missing)
         check_table(self._table, self._problem)
+        verify_weights(self._table, weights_hash(checkpoint))
         return model
 
 

@@ -133,10 +133,14 @@ def kept_gain(scores: Float[Tensor, " B"], chosen: Int[Tensor, " b"]) -> Float[T
 
     0 for uniform; at rho = 2 and Gaussian scores at most 0.8 (top-k). 0 where scores do not vary.
     """
-    finite = scores[torch.isfinite(scores)]
-    spread = finite.std(correction=0)
-    gain = (scores[chosen].mean() - finite.mean()) / spread
-    return torch.where(spread > 0, gain, torch.zeros_like(gain))
+    # fp64: the rounding of fp32 sums may be all that tells the mean of equal scores from them.
+    exact = scores.double()
+    finite = exact[torch.isfinite(exact)]
+    if not len(finite):
+        return torch.zeros((), device=scores.device)
+    low, high = finite.aminmax()
+    gain = (exact[chosen].mean() - finite.mean()) / finite.std(correction=0)
+    return torch.where(low < high, gain, 0.0).float()
 
 
 def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float:

@@ -202,7 +202,7 @@ class Run:
     def _arrived(self, found: Found) -> None:
         """What was read and scored elsewhere is accounted for as if it had been here."""
         self.stream.handed_out(found.skipped)
-        self.logbook.recorder.duplicates_removed = found.duplicates
+        self.logbook.recorder.leave_out(found.duplicates)
         if isinstance(self.reference, Reference):
             self.reference.count_on_demand(found.looked_up_in_vain)
 
@@ -248,7 +248,8 @@ class Run:
             self.clock.seconds["reference"] = reference.facts["seconds"]
 
     def _without_duplicates(self, batch: Batch) -> Batch:
-        kept, self.logbook.recorder.duplicates_removed = without_duplicates(batch)
+        kept, duplicates = without_duplicates(batch)
+        self.logbook.recorder.leave_out(duplicates)
         return kept
 
     def _read(self, draws: Int[Tensor, " n"]) -> Batch:

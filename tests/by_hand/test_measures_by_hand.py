@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from timm.models import vision_transformer
 from torch import nn
 
 from superbatch import measures
@@ -135,6 +136,56 @@ def test_dropout_measures_are_those_of_a_naive_loop():
     label = examples["label"].numpy()
     losses = -np.log(p[:, np.arange(16), label]).mean(axis=0)
     assert found["loss_minus_conditional_entropy"] == pytest.approx(losses - conditional, abs=1e-5)
+
+
+class Tokens(nn.Module):
+    """torch's own encoder, of an image's rows as tokens; it answers otherwise in train mode, as
+    Inception does.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.4, batch_first=True)
+        self.dropout = nn.Dropout(0.4)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        logits = self.head(self.dropout(self.encoder(images[:, 0]).mean(dim=1)))
+        return (logits, logits) if self.training and self.answers_twice else logits
+
+    answers_twice = False
+
+
+def timm_attention():
+    """Dropout in the attention alone, which timm fuses."""
+    sizes = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    return vision_transformer.VisionTransformer(
+        in_chans=1, num_classes=10, attn_drop_rate=0.4, **sizes
+    )
+
+
+@pytest.mark.parametrize("build", [timm_attention, Tokens])
+def test_attention_drops_too(build):
+    torch.manual_seed(0)
+    model, examples = build().eval(), digits(16)
+    nn.init.normal_(model.head.weight)
+    found = measures.conditional_entropy(4).of(TASK, model, examples).detach()
+    assert not any(module.training for module in model.modules())
+    p = mc_dropout_by_numpy(model, examples, 4, seed=sum(2 * i + 1 for i in range(16)))
+    assert np.ptp(p, axis=0).max() > 0.01
+    expected = scipy.stats.entropy(p, axis=2).mean(axis=0)
+    assert found.numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_as_a_whole_and_its_batch_norms_stay_in_eval_mode():
+    torch.manual_seed(0)
+    model, examples = Tokens(), digits(16)
+    model.encoder.norm1 = nn.Sequential(nn.Dropout(0.1), nn.BatchNorm1d(8))
+    model.eval()
+    model.answers_twice = True
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measures.conditional_entropy(2).of(TASK, model, examples)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_dropout_is_on_within_only_and_its_masks_follow_from_the_examples():

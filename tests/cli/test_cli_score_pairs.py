@@ -12,9 +12,9 @@ import pytest
 from made_shards import add, write_digits
 from superbatch.checkpoint import save_weights
 from superbatch.cli import main
-from superbatch.cli.scoring import weights_hash
 from superbatch.errors import CheckpointError
 from superbatch.models.two_tower import build_two_tower
+from superbatch.problems.weights import weights_hash
 from superbatch.sources.tokens import VOCABULARY
 
 

@@ -7,8 +7,10 @@ from torch import nn
 from made_texts import write_config
 from superbatch.errors import ConfigError
 from superbatch.flops import forward_flops
+from superbatch.measures import sampled
 from superbatch.models.variants import BERTS, parse_bert_name
 from superbatch.passes import scoring
+from superbatch.tasks import Classification
 
 
 pytest.importorskip("transformers", reason="models of texts need the extra [text]")
@@ -153,3 +155,12 @@ def test_what_cannot_be_built_is_refused(name, said, tmp_path):
         name = str(path)
     with pytest.raises(ConfigError, match=said):
         built(name)
+
+
+def test_dropout_of_the_attention_drops_where_a_measure_asks_for_it(small):
+    model, (text, mask) = built(small, dropout=0.4), texts([8, 5, 3, 6])
+    batch = {"id": torch.arange(4), "text": text, "mask": mask, "label": torch.zeros(4).long()}
+    torch.manual_seed(sum(2 * example + 1 for example in range(4)))
+    logits = torch.stack([model.train()(text, mask) for _ in range(3)])
+    found = sampled(Classification(inputs=("text", "mask")), model.eval(), batch, 3)
+    assert torch.allclose(found, logits.log_softmax(dim=2), atol=1e-5)

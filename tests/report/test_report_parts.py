@@ -8,6 +8,7 @@ from superbatch.report.charts import curves_chart, diagnostics_charts, numbers, 
 from superbatch.report.classes import class_changes
 from superbatch.report.costs import flops_by_role, seconds_by_phase
 from superbatch.report.curves import POINTS, recipe_curve
+from superbatch.report.page import build_page
 from superbatch.report.read import read_run, read_runs
 from superbatch.report.settings import read_settings
 from superbatch.report.speedup import compare_runs
@@ -56,6 +57,31 @@ def test_the_verdict_says_when_some_seeds_reach(tmp_path):
     assert answer.headline.endswith("with 1 of 2 seeds only.")
     # Differences +0.1 and -0.1: around 0.
     assert any("which could be chance" in detail for detail in answer.details)
+
+
+def test_the_verdict_counts_pairs(tmp_path):
+    for seed in range(3):
+        if seed < 2:
+            write_run(tmp_path / f"u{seed}", {100: 0.3, 200: 0.5}, seed=seed)
+        write_run(tmp_path / f"c{seed}", {100: 0.5, 200: 0.6 + seed / 100}, recipe="c", seed=seed)
+    write_run(tmp_path / "d", {100: 0.5}, recipe="d", seed=5)
+    answer = said(tmp_path)
+    assert answer.headline.startswith("c pays: it reached the best val/accuracy of uniform with")
+    (interval,) = [detail for detail in answer.details if "95" in detail]
+    assert ", 2 seeds)" in interval
+    assert "c, seed 2 has no uniform run of its seed." in answer.details
+    assert "d has no run of a seed of uniform's to be held against." in answer.details
+    assert not any(detail.startswith("d never reached") for detail in answer.details)
+
+
+def test_the_verdict_says_that_one_baseline_run_is_one_draw(tmp_path):
+    write_run(tmp_path / "u", {100: 0.3, 200: 0.5})
+    for seed in range(3):
+        write_run(tmp_path / f"c{seed}", {100: 0.5, 200: 0.6}, recipe="c", seed=seed)
+    assert (
+        "The final val/accuracy of c differs from uniform's by +0.1000, 3 seeds against one run of "
+        "uniform; as many of its seeds would show whether that is chance."
+    ) in said(tmp_path).details
 
 
 def test_the_verdict_without_anything_to_compare(tmp_path):
@@ -158,10 +184,35 @@ def test_class_changes_are_paired_means_most_lost_first(tmp_path):
     run("c1", "c", 1, [0.7, 0.6])
     write_run(tmp_path / "c2", {10: 0.5}, recipe="c", seed=0, finished=False, steps=20)
     comparison = compare_runs(read_runs([tmp_path / name for name in ("u0", "u1", "c0", "c1")]))
-    dog, cat = class_changes(comparison, "c")
+    found = class_changes(comparison, "c")
+    dog, cat = found.changes
+    assert found.left_out == 0
     assert (dog.name, cat.name) == ("dog", "cat")
     assert dog.change == pytest.approx(-0.1)
     assert (cat.baseline, cat.accuracy) == pytest.approx((0.6, 0.8))
+
+
+def test_classes_that_evaluation_has_no_example_of_are_left_out(tmp_path):
+    # Sorted with NaN among them, the others would keep the order of their names.
+    for recipe, accuracies in (
+        ("uniform", [None, 0.8, 0.9, 0.7]),
+        ("c", [None, 0.9, 0.4, 0.75]),
+    ):
+        folder = write_run(tmp_path / recipe, {10: 0.5}, recipe=recipe)
+        finish(folder, val={"per_class": accuracies, "class_names": list("abcd")})
+    runs = read_runs([tmp_path])
+    comparison = compare_runs(runs)
+    found = class_changes(comparison, "c")
+    assert found.left_out == 1
+    assert [(one.name, round(one.change, 2)) for one in found.changes] == [
+        ("c", -0.5),
+        ("d", 0.05),
+        ("b", 0.1),
+    ]
+    page = build_page(runs, comparison)
+    assert "The worst class is c at 0.400; the baseline's worst is d at 0.700." in page
+    assert "1 more class has no example to evaluate and is left out." in page
+    assert "nan" not in page[page.index('id="classes"') : page.index('id="gallery"')]
 
 
 def test_settings_show_what_differs_and_how_to_repeat(tmp_path):

@@ -60,6 +60,26 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert 88 <= held <= 100
 
 
+@pytest.mark.parametrize(
+    "reached",
+    [
+        [0.5, 0.5, 0.5, 0.5],  # any exponent will do where the factor is 0
+        [0.5, 0.55, 0.6, 0.65],  # as much for every doubling: a logarithm tends to nothing
+        [0.1, 0.2, 0.4, 0.8],  # nor does a straight line
+        [0.5, 0.4, 0.5, 0.4],
+    ],
+)
+def test_budgets_that_determine_no_law_have_none(reached):
+    assert fit_power_law(np.array([100.0, 200.0, 400.0, 800.0]), np.array(reached)) is None
+
+
+def test_a_law_that_only_rounding_determines_has_no_interval():
+    # Budgets alike to one part in 1e8: offset and factor do the same but for the last digits.
+    budgets = 1e8 + np.arange(5.0)
+    law = fit_power_law(budgets, np.array([0.5, 0.6, 0.65, 0.675, 0.6875]))
+    assert law is None or law.offset.low is None
+
+
 def test_too_few_budgets_have_no_law_and_three_have_no_interval():
     assert fit_power_law(np.array([1.0, 2.0, 2.0]), np.array([1.0, 2.0, 2.1])) is None
     law = fit_power_law(np.array([1.0, 2.0, 4.0]), np.array([9.0, 5.0, 3.0]))

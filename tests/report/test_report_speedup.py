@@ -149,6 +149,40 @@ def test_statistics_over_three_seeds_by_hand(tmp_path):
     assert summary.final_difference.high == pytest.approx(0.04 + half, abs=1e-8)
 
 
+def test_one_baseline_run_makes_no_pairs_and_no_interval(tmp_path):
+    # Final values 0.52, 0.54, 0.56 less 0.5, the same draw of chance in all three differences.
+    write_run(tmp_path / "u", {100: 0.3, 200: 0.5})
+    for seed, last in enumerate((0.52, 0.54, 0.56)):
+        write_run(tmp_path / f"c{seed}", {100: 0.3, 200: last}, recipe="c", seed=seed)
+    uniform, summary = compare_runs(read_runs([tmp_path])).summaries
+    assert summary.final_difference.mean == pytest.approx(0.04)
+    assert summary.final_difference.to_json() == {
+        "mean": summary.final_difference.mean,
+        "std": None,
+        "low": None,
+        "high": None,
+    }
+    assert (summary.compared, summary.pairs, summary.one_baseline) == (3, 1, True)
+    assert (uniform.compared, uniform.pairs, uniform.one_baseline) == (1, 1, False)
+
+
+def test_seeds_without_a_baseline_count_for_nothing_but_their_own_values(tmp_path):
+    for seed in range(3):
+        if seed < 2:
+            write_run(tmp_path / f"u{seed}", {100: 0.3, 200: 0.5}, seed=seed)
+        # Seeds 0 and 1 reach 0.5 at 100 and at 120 of 200.
+        values = {50: 0.1, 100 + 20 * seed: 0.5, 200: 0.52 + 0.04 * seed}
+        write_run(tmp_path / f"c{seed}", values, recipe="c", seed=seed)
+    summary = compare_runs(read_runs([tmp_path])).summaries[1]
+    assert summary.seeds == (0, 1, 2)
+    assert (summary.reached, summary.compared, summary.pairs) == (2, 2, 2)
+    assert summary.spreads["learner_speedup"].mean == pytest.approx(0.45)
+    assert summary.spreads["updates_to_baseline"].mean == pytest.approx(110)
+    assert summary.spreads["final"].mean == pytest.approx(0.56)
+    # Differences 0.02 and 0.06: 12.706205 x 0.0282843 / sqrt(2) is half of the interval.
+    assert summary.final_difference.high == pytest.approx(0.04 + 12.706205 * 0.02, abs=1e-7)
+
+
 def test_each_run_is_held_against_the_baseline_of_its_seed(tmp_path):
     # Seed 0's baseline needs 200 updates for 0.5, seed 1's 400 for 0.7.
     write_run(tmp_path / "u0", {200: 0.5, 400: 0.4}, seed=0)

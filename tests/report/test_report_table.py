@@ -42,6 +42,16 @@ def test_the_table_shows_the_spread_over_seeds(tmp_path):
     assert table["updates to baseline's best"] == ["100 ± 0", "1 of 2 reached"]
 
 
+def test_the_table_counts_those_that_have_a_baseline(tmp_path):
+    for seed, last in enumerate((0.5, 0.7, 0.9)):
+        if seed < 2:
+            write_run(tmp_path / f"u{seed}", {100: last}, seed=seed)
+        write_run(tmp_path / f"c{seed}", {100: 0.6}, recipe="c", seed=seed)
+    table = printed(tmp_path)
+    assert table["seeds"] == ["2", "3"]
+    assert table["updates to baseline's best"] == ["100 ± 0", "1 of 2 reached"]
+
+
 def test_a_recipe_cannot_style_the_terminal(tmp_path):
     write_run(tmp_path / "u", {100: 0.3})
     write_run(tmp_path / "c", {100: 0.3}, recipe="[red]sly[/red]")

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn import functional
 
 import superbatch
-from superbatch.criterion import Criterion, easy, learnability, rho_loss, uniform
+from superbatch.criterion import Criterion, easy, hard, learnability, rho_loss, uniform
 from superbatch.selector import Selector
-from superbatch.tasks import Classification
+from superbatch.tasks import Classification, Contrastive
 
 
 Pair = namedtuple("Pair", ["images", "targets"])
@@ -199,6 +199,34 @@ def test_the_online_model_takes_the_step_of_its_own_optimizer():
     # mean of 3 gain and 5 gain: 4 at gain 1, gradient 4, step 0.5 * 4
     assert float(loss) == 4.0
     assert online.gain.item() == -1.0
+
+
+class Matching(nn.Module):
+    """Two towers that tell every pair from every other, so that each step raises the scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(90.0)))
+
+    def forward(self, image, text):
+        embedding = functional.normalize(torch.eye(8)[text[:, 0]] + 0.97, dim=1)
+        return embedding, embedding, self.logit_scale.exp()
+
+
+def test_the_online_model_stays_within_the_bounds_of_its_task():
+    online = Matching()
+    optimizer = torch.optim.SGD(online.parameters(), lr=100.0)
+    chooser = Selector(
+        online=online,
+        task=Contrastive("softmax"),
+        criterion=hard,
+        filter_ratio=0.5,
+        optimizer=optimizer,
+    )
+    pairs = {"image": torch.zeros(8, 3, 2, 2), "text": torch.arange(8)[:, None]}
+    chooser.learn(chooser.select(pairs))
+    # CLIP's bound, which open_clip keeps after every step.
+    assert online.logit_scale.exp().item() == pytest.approx(100.0)
 
 
 def test_importance_weights_reach_the_step():

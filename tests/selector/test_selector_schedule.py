@@ -79,6 +79,33 @@ def test_ratio_and_temperature_may_change():
     assert picked.index.tolist() == [6, 7]
 
 
+@pytest.mark.parametrize(
+    ("settings", "scored", "weighed"),
+    [
+        ({"schedule": Schedule(1, 2, "uniform", "all")}, "usa", [False, True, False]),
+        ({"schedule": Schedule(1, before="all")}, "ass", [False, True, True]),
+        ({"filter_ratio": Ramp(0.0, 0.5, end=1)}, "ass", [False, True, True]),
+        ({"importance_exponent": Ramp(0.0, 1.0, end=2)}, "sss", [False, True, True]),
+        ({"auto_off": AutoOff(2, slow=False, deviations=1e3)}, "ssu", [True, True, False]),
+    ],
+)
+def test_every_pick_has_weights_where_an_exponent_asks_for_them(settings, scored, weighed):
+    given = {"temperature": 1.0, "importance_exponent": 1.0} | settings
+    assert run(by_columns(**given), 3) == scored
+    chooser, others = by_columns(**given), []
+    for _ in range(3):
+        weights = chooser.pick(BATCH).weights
+        others.append(not torch.equal(weights, torch.ones(len(weights))))
+    # All rows, and uniform ones, stand for the super-batch as they are: 1 each.
+    assert others == weighed
+
+
+def test_no_exponent_no_weights():
+    assert by_columns(schedule=Schedule(1), importance_exponent=0).pick(BATCH).weights is None
+    never = by_columns(importance_exponent=Ramp(0.0, 0.0, end=1))
+    assert len(never.select(BATCH)["online"]) == 4
+
+
 def test_times_out_of_range_are_refused():
     with pytest.raises(ConfigError, match=r"a fraction from 0\.0 to 1\.0; it is 1\.5"):
         Plan(0.5, 1.0, 0.0, Schedule(start=1.5, steps=3)).at(0)
@@ -134,6 +161,23 @@ def test_scoring_that_cannot_pay_switches_off(step_seconds, off):
     assert watch.reason == ("slow" if off else None)
     if off:
         assert "take 2 s a step and the rest of it 1.9 s" in watch.off
+
+
+def test_an_interrupted_window_is_not_judged_by_the_clock():
+    """A stopwatch starts anew: right after an interruption it has seen no whole turn."""
+    rule, scores, chosen = AutoOff(window=4, flat=False), torch.arange(4.0), torch.tensor([2, 3])
+    first, second = Watch(rule), Watch(rule)
+    for _ in range(3):
+        first.note(scores, chosen)
+    second.load_state_dict(first.state_dict())
+    second.note(scores, chosen)
+    second.look({"score": 1.5, "learn": 0.5, "turn": 0.0}.__getitem__)
+    assert second.off is None
+    # The next window is whole: rho = 2, and 2 s of choosing do not pay beside 1.9 s.
+    for _ in range(4):
+        second.note(scores, chosen)
+    second.look({"score": 1.5, "learn": 0.5, "turn": 3.9}.__getitem__)
+    assert second.reason == "slow"
 
 
 def test_a_stopwatch_tells_medians_of_the_last_turns():

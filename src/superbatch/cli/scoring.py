@@ -1,6 +1,5 @@
 """What ``superbatch score`` runs; imports torch, so it is loaded once the flags are good."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,8 @@ from superbatch.cli.score import Score
 from superbatch.cli.score_work import Work
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
-from superbatch.models.exchange import weights_in
 from superbatch.problems import Problem
-from superbatch.problems.weights import is_open_clip, weights_path
+from superbatch.problems.weights import is_open_clip, weights_hash, weights_path
 from superbatch.scoring import Job, Parts, blocks_of, score, score_in_processes
 from superbatch.tables import LossTable, Provenance, ScoredBy, TableFile, fingerprint, write_table
 from superbatch.tables.check import (
@@ -191,16 +189,6 @@ def scorer_of(checkpoint: str, config: Config, task: Task, measure: str) -> Scor
     return ScoredBy(
         model=model, checkpoint=checkpoint, weights=weights_hash(checkpoint), loss=loss, scale=scale
     )
-
-
-def weights_hash(checkpoint: str) -> str:
-    """SHA-256 of the weights file that ``checkpoint`` means."""
-    if is_open_clip(checkpoint):
-        path = weights_in(Path(checkpoint.removeprefix("local-dir:")))
-    else:
-        path = weights_path(checkpoint)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def facts(provenance: Provenance) -> dict[str, Any]:

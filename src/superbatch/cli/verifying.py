@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from superbatch.cli.evaluating import task_of_checkpoint
-from superbatch.cli.scoring import weights_hash
 from superbatch.cli.table import Verify
 from superbatch.config import Config
 from superbatch.devices import pick_device
@@ -13,6 +12,7 @@ from superbatch.errors import CheckpointError
 from superbatch.measures import MEASURES, loss
 from superbatch.passes import traceless
 from superbatch.problems import Problem, problem_of
+from superbatch.problems.weights import weights_hash
 from superbatch.tables.check import check_data, recompute, verify_file, verify_weights
 from superbatch.tables.file import TableFile
 from superbatch.tables.losses import LossTable

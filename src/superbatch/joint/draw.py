@@ -33,9 +33,9 @@ def joint_indices(
 ) -> Int[Tensor, " b"]:
     """``count`` distinct indices, ascending, drawn in ``chunks`` equal parts from ``JointScores``.
 
-    The first part is drawn by what each pair costs alone, or uniformly. Each part is a draw of
-    ``sample_indices``: pairs whose loss is not finite are never chosen, and one chunk alone is the
-    independent selection by ``own_losses``.
+    The first part is drawn by what each pair costs alone, or uniformly whatever the temperature.
+    Each part is a draw of ``sample_indices``: pairs whose loss is not finite are never chosen, and
+    one chunk alone is the independent selection by ``own_losses``.
 
     Raises ``ConfigError`` for more pairs than there are or chunks that do not divide ``count``,
     ``DataError`` for more pairs than have a finite loss.
@@ -49,15 +49,14 @@ def joint_indices(
             f"{count} pairs are wanted and only {int(finite.sum())} of {len(wanted)} have a finite "
             "loss; a model that scores has diverged, or the data makes its loss infinite"
         )
-    if first == "uniform":
-        wanted = torch.zeros_like(wanted).where(finite, -torch.inf)
-    draw = partial(
-        sample_indices, size=count // chunks, temperature=temperature, generator=generator
-    )
-    parts = [draw(wanted)]
+    draw = partial(sample_indices, size=count // chunks, generator=generator)
+    if first == "uniform":  # at any temperature: at 0 the same places would always come first
+        parts = [draw(torch.zeros_like(wanted).where(finite, -torch.inf))]
+    else:
+        parts = [draw(wanted, temperature=temperature)]
     while len(parts) < chunks:
         scores.choose(parts[-1])
-        parts.append(draw(scores.given_chosen()))
+        parts.append(draw(scores.given_chosen(), temperature=temperature))
     return torch.cat(parts).sort().values
 
 

@@ -1,5 +1,6 @@
 """Weights on disk, checked against the data before they are used."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import nn
 from superbatch.checkpoint import load_weights
 from superbatch.checks import LEARNS
 from superbatch.errors import CheckpointError
+from superbatch.models.exchange import weights_in
 
 
 def is_open_clip(path: str) -> bool:
@@ -25,6 +27,16 @@ def weights_path(path: str) -> Path:
         reason = "no finished run is there" if given.is_dir() else "there is no such file"
         raise CheckpointError(f"cannot read weights from {path}: {reason}")
     return found
+
+
+def weights_hash(path: str) -> str:
+    """SHA-256 of the weights file that ``path`` means."""
+    if is_open_clip(path):
+        found = weights_in(Path(path.removeprefix("local-dir:")))
+    else:
+        found = weights_path(path)
+    with found.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_checked(

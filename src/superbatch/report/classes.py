@@ -27,8 +27,16 @@ class ClassChange:
         return self.accuracy - self.baseline
 
 
-def class_changes(comparison: Comparison, recipe: str) -> list[ClassChange]:
-    """Every class, most lost first; only runs that have finished and have a finished baseline."""
+@dataclass(frozen=True)
+class ClassChanges:
+    """Classes, most lost first; ``left_out`` more had no example to be evaluated by."""
+
+    changes: Sequence[ClassChange]
+    left_out: int
+
+
+def class_changes(comparison: Comparison, recipe: str) -> ClassChanges:
+    """Every class that was evaluated, of runs that have finished and have a finished baseline."""
     pairs = [
         (result.run.summary, result.baseline.summary)
         for result in comparison.results
@@ -41,11 +49,12 @@ def class_changes(comparison: Comparison, recipe: str) -> list[ClassChange]:
     ]
     accuracies = [item for item in accuracies if len(item[0]) and len(item[0]) == len(item[1])]
     if not accuracies or len({len(item[0]) for item in accuracies}) > 1:
-        return []
+        return ClassChanges((), 0)
     own = np.mean([item[0] for item in accuracies], axis=0)
     base = np.mean([item[1] for item in accuracies], axis=0)
-    rows = zip(accuracies[0][2], base.tolist(), own.tolist(), strict=True)
-    return sorted((ClassChange(*row) for row in rows), key=lambda row: row.change)
+    rows = map(ClassChange, accuracies[0][2], base.tolist(), own.tolist())
+    known = [row for row in rows if not np.isnan(row.change)]  # NaN has no place in an order
+    return ClassChanges(sorted(known, key=lambda row: row.change), len(own) - len(known))
 
 
 def _per_class(summary: Mapping[str, Any]) -> Column:

@@ -14,7 +14,7 @@ from superbatch.errors import SuperbatchError
 from superbatch.prefixes import si
 from superbatch.report import charts
 from superbatch.report.classes import (
-    ClassChange,
+    ClassChanges,
     ClassShare,
     Labels,
     class_balance,
@@ -55,7 +55,7 @@ class Changed:
 
     recipe: str
     colour: int
-    changes: Sequence[ClassChange]
+    classes: ClassChanges
 
 
 def build_page(
@@ -189,7 +189,7 @@ def _changed(comparison: Comparison, colours: Mapping[str, int]) -> list[Changed
         for summary in comparison.summaries
         if not summary.is_baseline
     ]
-    return [change for change in changed if change.changes]
+    return [change for change in changed if change.classes.changes]
 
 
 def _render(**context: Any) -> str:

@@ -11,13 +11,18 @@ from superbatch.report.read import Column
 from superbatch.report.statistics import Interval
 
 
+EXPONENTS = (1e-3, 10.0)
+"""The lowest and the highest that are tried."""
+
+
 @dataclass(frozen=True)
 class PowerLaw:
     """``y = offset + factor * (x / scale) ** -exponent``, with 95 % intervals of all three.
 
     ``scale`` is the geometric mean of the budgets, so that ``factor`` is a difference in ``y``.
     The intervals come from the fit's covariance and Student's t with ``points - 3`` degrees of
-    freedom, and have no ends where there are three points: three parameters fit any three.
+    freedom. They have no ends where there are three points, as three parameters fit any three, and
+    where the covariance is singular.
     """
 
     offset: Interval
@@ -36,7 +41,9 @@ def fit_power_law(x: Column, y: Column) -> PowerLaw | None:
     """The least-squares law through budgets ``x`` > 0 and what they reached, ``y``.
 
     A rising ``y`` has a negative factor, and the offset is what it tends to. None below three
-    different budgets, and where no law fits better than any other.
+    different budgets, and where they determine no law: none fits better than any other, the best
+    would have an exponent beyond what is tried (as where ``y`` grows with the logarithm of ``x``
+    and tends to nothing), or ``y`` does not vary with ``x``.
     """
     if len(np.unique(x)) < 3:
         return None
@@ -45,7 +52,11 @@ def fit_power_law(x: Column, y: Column) -> PowerLaw | None:
     if fit is None:
         return None
     parameters, covariance = fit
+    if not _is_determined(x / scale, y, parameters):
+        return None
     freedom = len(y) - 3
+    if not np.isfinite(covariance).all() or np.linalg.matrix_rank(covariance) < 3:
+        freedom = 0  # it tells of some directions only
     offset, factor, exponent = (
         _interval(float(mean), float(variance), freedom)
         for mean, variance in zip(parameters, np.diag(covariance), strict=True)
@@ -55,6 +66,12 @@ def fit_power_law(x: Column, y: Column) -> PowerLaw | None:
 
 def _law(x: Column, offset: float, factor: float, exponent: float) -> Column:
     return np.asarray(offset + factor * x**-exponent, dtype=np.float64)
+
+
+def _is_determined(x: Column, y: Column, parameters: Column) -> bool:
+    lowest, highest = EXPONENTS
+    varies = float(np.ptp(_law(x, *parameters))) > 1e-9 * float(np.abs(y).max())
+    return varies and 1.01 * lowest < float(parameters[2]) < 0.99 * highest
 
 
 def _best_fit(x: Column, y: Column) -> tuple[Column, Column] | None:
@@ -69,7 +86,8 @@ def _error(x: Column, y: Column, parameters: Column) -> float:
 
 def _fit(x: Column, y: Column, exponent: float) -> tuple[Column, Column] | None:
     factor, offset = np.polyfit(x**-exponent, y, 1)
-    bounds = ([-np.inf, -np.inf, 1e-3], [np.inf, np.inf, 10.0])
+    lowest, highest = EXPONENTS
+    bounds = ([-np.inf, -np.inf, lowest], [np.inf, np.inf, highest])
     with warnings.catch_warnings():
         # Three points leave no error to estimate a covariance from; the interval then has no ends.
         warnings.simplefilter("ignore", OptimizeWarning)

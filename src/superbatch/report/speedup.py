@@ -119,12 +119,21 @@ class RunResult:
 
 @dataclass(frozen=True)
 class RecipeSummary:
-    """One recipe over its seeds; ``reached`` counts those that reached the baseline's best."""
+    """One recipe over its seeds.
+
+    ``compared`` of them have a baseline, over which the speed-ups are, and ``reached`` its best;
+    ``pairs`` have one of their own seed and a final value to subtract it from. With
+    ``one_baseline`` for several seeds the differences have its draw of chance in common and are no
+    pairs: ``final_difference`` has no ends then.
+    """
 
     recipe: str
     is_baseline: bool
     seeds: tuple[int, ...]
+    compared: int
     reached: int
+    pairs: int
+    one_baseline: bool
     spreads: dict[str, Spread]
     final_difference: Interval
     at_baseline_compute: Spread
@@ -256,16 +265,26 @@ def _metric_at(run: Run, metric: str, other: Run) -> float | None:
 
 
 def _summary(results: Sequence[RunResult]) -> RecipeSummary:
+    compared = [result for result in results if result.baseline is not None]
+    pairs = [r for r in compared if r.baseline is not None and r.baseline.seed == r.run.seed]
+    difference = paired_interval([result.final_difference for result in compared])
+    if len(pairs) < len(compared):
+        difference = Interval(difference.mean, None, None, None)
+
     def over_seeds(key: str) -> Spread:
-        return spread([getattr(result, key) for result in results])
+        own = key in ("best", "final")
+        return spread([getattr(result, key) for result in (results if own else compared)])
 
     return RecipeSummary(
         recipe=results[0].recipe,
         is_baseline=results[0].is_baseline,
         seeds=tuple(result.run.seed for result in results),
-        reached=sum(result.updates_to_baseline is not None for result in results),
+        compared=len(compared),
+        reached=sum(result.updates_to_baseline is not None for result in compared),
+        pairs=sum(result.final_difference is not None for result in pairs),
+        one_baseline=len(compared) > 1 and len(pairs) < len(compared),
         spreads={key: over_seeds(key) for key in RESULT_KEYS},
-        final_difference=paired_interval([result.final_difference for result in results]),
+        final_difference=difference,
         at_baseline_compute=over_seeds("at_baseline_compute"),
         baseline_at_compute=over_seeds("baseline_at_compute"),
     )

@@ -48,13 +48,14 @@ def table_rows(comparison: Comparison) -> list[list[str]]:
 
 def _row(summary: RecipeSummary) -> list[str]:
     values, difference = summary.spreads, summary.final_difference
-    seeds = len(summary.seeds)
-    missed = f"{summary.reached} of {seeds} reached" if summary.reached else "not reached"
+    missed = "not reached"
+    if summary.reached:
+        missed = f"{summary.reached} of {summary.compared} reached"
     missed = "-" if difference.mean is None else missed
     updates = values["updates_to_baseline"]
     return [
         summary.recipe,
-        str(seeds),
+        str(len(summary.seeds)),
         plus_minus(values["best"], "{:.4f}"),
         plus_minus(values["final"], "{:.4f}"),
         "-" if summary.is_baseline else signed_interval(difference),

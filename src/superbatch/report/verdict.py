@@ -46,7 +46,9 @@ def _saving(summary: RecipeSummary) -> float:
 def _headline(comparison: Comparison, summary: RecipeSummary) -> str:
     name, baseline = summary.recipe, comparison.baseline
     target = f"the best {comparison.metric} of {baseline}"
-    count = len(summary.seeds)
+    count = summary.compared
+    if not count:
+        return f"{name} has no run of a seed of {baseline}'s to be held against."
     if not summary.reached:
         tail = "" if count == 1 else f" with any of its {count} seeds"
         return f"{name} never reached {target}{tail}."
@@ -82,12 +84,17 @@ def _at_the_end(comparison: Comparison, summary: RecipeSummary) -> str:
         f"The final {comparison.metric} of {summary.recipe} differs from {comparison.baseline}'s "
         f"by {_signed(difference.mean)}"
     )
+    if summary.one_baseline:
+        return (
+            f"{text}, {summary.compared} seeds against one run of {comparison.baseline}; as many "
+            "of its seeds would show whether that is chance."
+        )
     if difference.low is None or difference.high is None:
         return f"{text}, with one seed; several would show whether that is chance."
     interval = f"95\u00a0% interval {_signed(difference.low)} to {_signed(difference.high)}"
     inside = difference.low <= 0 <= difference.high
     meaning = "which could be chance" if inside else "more than chance explains"
-    return f"{text} ({interval}, {len(summary.seeds)} seeds), {meaning}."
+    return f"{text} ({interval}, {summary.pairs} seeds), {meaning}."
 
 
 def _signed(value: float) -> str:

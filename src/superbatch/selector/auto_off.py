@@ -31,7 +31,8 @@ class AutoOff:
     - ``slow``: a step's scoring and online learning take so long that it would not pay even if
       every dropped row were worthless, so that the learner needed 1 / rho of the updates: more
       than rho - 1 times the seconds of the rest of the step, medians over the window. Decided by
-      the clock, so another run may decide otherwise; leave it out for runs that must repeat.
+      the clock, so another run may decide otherwise; leave it out for runs that must repeat. Not
+      judged over an interruption, before which the clock has forgotten what there was.
     """
 
     window: int = 200
@@ -54,6 +55,8 @@ class Watch:
         self.reason: Reason | None = None
         """The same in a word."""
         self._choices = 0
+        self._timed = 0
+        """How many of the choices the clock has seen, which forgets with an interruption."""
         self._gain = torch.zeros(())
         self._variance = 0.0
         self._rho = 0.0
@@ -64,6 +67,7 @@ class Watch:
             return
         of, chosen = len(scores), len(index)
         self._choices += 1
+        self._timed += 1
         self._gain = self._gain + kept_gain(scores, index).nan_to_num(0.0)
         self._variance += (of - chosen) / (chosen * (of - 1))
         self._rho += of / chosen
@@ -83,7 +87,7 @@ class Watch:
             self.reason, self.off = found
             if world()[0] == 0:
                 _LOG.warning("scoring stops: %s", self.off)
-        self._choices, self._variance, self._rho = 0, 0.0, 0.0
+        self._choices, self._timed, self._variance, self._rho = 0, 0, 0.0, 0.0
         self._gain = torch.zeros_like(self._gain)
 
     def _flat(self, gain: float) -> tuple[Reason, str] | None:
@@ -100,7 +104,8 @@ class Watch:
     def _slow(self, choosing: float, turn: float) -> tuple[Reason, str] | None:
         assert self.rule is not None  # it is looking
         rho, rest = self._rho / self._choices, max(0.0, turn - choosing)
-        if not self.rule.slow or choosing <= (rho - 1) * rest:
+        seen = self._timed >= self.rule.window
+        if not self.rule.slow or not seen or choosing <= (rho - 1) * rest:
             return None
         return "slow", (
             f"scoring and online learning take {choosing:.3g} s a step and the rest of it "
@@ -123,4 +128,5 @@ class Watch:
         """Go on from ``state``."""
         self.off, self.reason = state["off"], state["reason"]
         self._choices, self._gain = state["choices"], state["gain"]
+        self._timed = 0
         self._variance, self._rho = state["variance"], state["rho"]

@@ -1,7 +1,7 @@
 """Choice: which rows of one super-batch are kept, and how likely that was."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ class Selection:
     of the whole super-batch; none and empty where nothing was scored. ``probabilities`` says how
     likely each kept row was to be kept, given the score that just failed to be: 1 for all at
     temperature 0. ``weights`` (none at importance exponent 0) make means over the kept rows
-    estimate means over the super-batch; ``ids`` are none where the batch has none.
+    estimate means over the super-batch, and are 1 each where scores did not choose; ``ids`` are
+    none where the batch has none.
     """
 
     batch: Any
@@ -61,6 +62,11 @@ def kept(super_batch: Any, choice: Choice, ids: Int64[Tensor, " B"] | None) -> S
     kept_ids = None if ids is None else ids[index.to(ids.device)]
     batch = take_rows(super_batch, index)
     return Selection(batch, index, choice.probabilities, kept_ids, weights=choice.weights)
+
+
+def weighted_alike(selection: Selection, device: torch.device | None) -> Selection:
+    """``selection`` with weights of 1: all rows, or uniform ones, stand for the super-batch."""
+    return replace(selection, weights=torch.ones(len(selection.index), device=device))
 
 
 def uniform_rows(count: int, size: int, generator: Generator) -> Choice:

@@ -64,6 +64,10 @@ class Lens(Protocol):
         """What an update on the kept rows descends."""
         ...
 
+    def constrain(self, model: nn.Module) -> None:
+        """Bring back within its bounds what an update has moved out of them."""
+        ...
+
     def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
         """Refuse what a few rows show to be wrong; else how many classes the model tells apart."""
         ...
@@ -107,6 +111,10 @@ class TaskLens:
             fields["weight"] = weights.to(device_of(fields))
         with how(fields):
             return self.task.learn_loss(model, fields)
+
+    def constrain(self, model: nn.Module) -> None:
+        """See `Lens.constrain`: the task's bounds."""
+        self.task.constrain(model)
 
     def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
         """See `Lens.first_look`: the width of the task's logits, where it has any."""
@@ -155,6 +163,9 @@ class FunctionLens:
         with how(batch):
             losses = self._losses(model, batch)
         return losses.mean() if weights is None else (losses * weights.to(losses.device)).mean()
+
+    def constrain(self, model: nn.Module) -> None:
+        """Nothing: a function knows no bounds."""
 
     def first_look(self, model: nn.Module, seen: Any, how: Precision) -> int | None:
         """See `Lens.first_look`: what the function itself can tell, as those of `per_example`."""

@@ -27,7 +27,7 @@ class SelectingLoader:
     def __init__(
         self, loader: Any, selector: Selector, *, learn: bool = True, epochs: int | None = None
     ) -> None:
-        if selector.plan.exponent != 0:
+        if selector.plan.weighs:
             raise ConfigError(
                 f"importance_exponent is {selector.plan.exponent} and a loader gives no weights to "
                 "a loop that does not ask; use selector.pick in the loop, or exponent 0"

@@ -46,10 +46,13 @@ class OnlineModel:
                 "would never learn; make it of online.parameters(), or leave it out"
             )
 
-    def step(self, loss: Callable[[nn.Module], Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    def step(
+        self, loss: Callable[[nn.Module], Float[Tensor, ""]], constrain: Callable[[nn.Module], None]
+    ) -> Float[Tensor, ""]:
         """One update on ``loss`` of the model, which is returned, detached; for all ranks.
 
-        The global random state is as before; the model's dropout has its own.
+        ``constrain`` brings back what the update has moved out of its bounds. The global random
+        state is as before; the model's dropout has its own.
         """
         self.steps += 1
         device = next(self.model.parameters()).device
@@ -61,6 +64,7 @@ class OnlineModel:
             if math.isfinite(self._clip_norm):
                 clip_grad_norm_(self.model.parameters(), self._clip_norm)
             self.optimizer.step()
+            constrain(self.model)
             follow_main(statistics(self.model))
         return value.detach()
 

@@ -123,7 +123,7 @@ class Plan:
                     f"below 1, where nothing would be kept; it is {ratio:g}"
                 )
         for temperature in ends(self.temperature):
-            if not temperature >= 0 or (temperature == 0 and self.exponent != 0):
+            if not temperature >= 0 or (temperature == 0 and self.weighs):
                 raise ConfigError(
                     "temperature must be 0 (highest scores) or more, and above 0 for importance "
                     f"weights; it is {temperature:g} and importance_exponent {self.exponent}"
@@ -138,6 +138,11 @@ class Plan:
             value_at(self.exponent, step, steps),
             self.schedule.rest(step),
         )
+
+    @property
+    def weighs(self) -> bool:
+        """Whether kept rows have importance weights: the exponent is not 0 throughout."""
+        return any(ends(self.exponent))
 
     def ratios(self) -> tuple[float, ...]:
         """The filter ratios that there will be, or the first and last of them."""

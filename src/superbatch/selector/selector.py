@@ -22,6 +22,7 @@ from superbatch.selector.choice import (
     kept_size,
     scored_rows,
     uniform_rows,
+    weighted_alike,
 )
 from superbatch.selector.first import check_first, check_state
 from superbatch.selector.lens import LossFunction, Precision, lens_of
@@ -120,7 +121,7 @@ class Selector:
         The very same object where all rows are kept. Errors are those of ``pick``; with an
         importance exponent ``pick`` must be used, which gives the weights.
         """
-        if self.plan.exponent != 0:
+        if self.plan.weighs:
             raise ConfigError(
                 f"importance_exponent is {self.plan.exponent} and select gives no weights, so they "
                 "would be lost; use selector.pick(super_batch) and weigh each loss by its .weights"
@@ -140,6 +141,8 @@ class Selector:
         if not self._looked:
             self._look(super_batch, count, ids)
         picked = self._picked(super_batch, count, ids, turn)
+        if self.plan.weighs and picked.weights is None:
+            picked = weighted_alike(picked, device_of(super_batch))
         self.steps += 1
         self.seen += count
         self.kept += len(picked.index)
@@ -158,7 +161,9 @@ class Selector:
         kept = batch.batch if isinstance(batch, Selection) else batch
         lens, how = self._scorer.lens, self._scorer.how
         with self._stopwatch("learn", device_of(kept)):
-            loss = self._online.step(lambda model: lens.learn_loss(model, kept, weights, how))
+            loss = self._online.step(
+                lambda model: lens.learn_loss(model, kept, weights, how), lens.constrain
+            )
         self._online_loss = loss
         return loss
 
