@@ -217,6 +217,7 @@ def seconds(store: Store, study: Study, arm: Arm, seeds: Sequence[int]) -> dict[
         [at_own_pace(store, arm, seed, one) for one, seed in zip(ours, seeds, strict=True)]
     )
     return {
+        "seeds": list(seeds),
         "measured": spread(clock).to_json(),
         "relative": measured,
         "over_predicted": measured / relative_flops(ours, base)["full"],
