@@ -27,7 +27,7 @@ from superbatch.actors.scorers import Scorer
 from superbatch.checkpoint import save_weights
 from superbatch.checks import check
 from superbatch.clock import Clock
-from superbatch.config import Config
+from superbatch.config import Config, config_of_run
 from superbatch.courses import course_of
 from superbatch.devices import pick_device
 from superbatch.distributed import (
@@ -87,7 +87,7 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     if summary is not None:
         return summary
     around = around or Surroundings()
-    config = Config.model_validate(from_main(folder.config))
+    config = config_of_run(from_main(folder.config), path)
     check_ranks(config, world()[1])
     run = Run(config, problem_of(config, around.reading), folder, around)
     facts = environment(around.command, run.device)

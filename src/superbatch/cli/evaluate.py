@@ -8,9 +8,24 @@ from typing import Any
 from pydantic import BaseModel
 
 from superbatch.cli.output import console
-from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
-from superbatch.config import Config
+from superbatch.cli.settings import JsonSwitch, Offered, Settings, Switch, leading_words, parse
+from superbatch.config import Config, Contrastive, Data, Models, Optimise, Record
 from superbatch.errors import ConfigError
+
+
+OFFERED: Offered = {
+    Config: ("task", "device", "data", "models", "contrastive", "optimise", "record"),
+    Data: (
+        *("path", "label", "image", "text", "vocabulary", "context", "image_size", "memory_gb"),
+        *("eval_path", "eval_label", "evaluation_fraction", "seed"),
+    ),
+    # What a weights file that others wrote does not say.
+    Models: ("learner",),
+    Contrastive: ("loss",),
+    Optimise: ("bf16",),
+    Record: ("evaluate_batch",),
+}
+"""The settings that decide what an evaluation finds; the others are of training."""
 
 
 class Evaluate(BaseModel):
@@ -34,7 +49,7 @@ class Evaluate(BaseModel):
 def run(argv: Sequence[str]) -> int:
     """Evaluate the checkpoint (weights, or a finished run) that ``argv`` names."""
     words, flags = leading_words(argv)
-    arguments = parse(Evaluate, Evaluate(), flags, "evaluate CKPT")
+    arguments = parse(Evaluate, Evaluate(), flags, "evaluate CKPT", offered=OFFERED)
     if len(words) != 1:
         raise ConfigError(f"evaluate needs one checkpoint and was given {len(words)}")
     from superbatch.cli.evaluating import labelled, retrieved, task_of_checkpoint

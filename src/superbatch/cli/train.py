@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from superbatch import launch
 from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
-from superbatch.config import Config
+from superbatch.config import Config, config_of_run
 from superbatch.errors import ConfigError
 from superbatch.places import check_launcher
 from superbatch.recipes import RECIPES, recipe, resolved
@@ -97,7 +97,14 @@ def arguments_of(argv: Sequence[str]) -> tuple[Train, Path | None]:
     if len(words) > 1:
         raise ConfigError(f"train takes one recipe and was given {' '.join(words)}; see compare")
     asks_help = any(flag in ("-h", "--help") for flag in flags)
-    if sum(map(bool, (words, resumed, config_file))) != 1 and not asks_help:
+    named = {"recipe": " ".join(words), "--config": config_file, "--resume": resumed}
+    given = [f"{what} {name}" for what, name in named.items() if name]
+    if len(given) > 1:
+        raise ConfigError(
+            f"train takes a recipe, or --config FILE, or --resume RUN, and was given "
+            f"{' and '.join(given)}; give one of them"
+        )
+    if not given and not asks_help:
         raise ConfigError(
             f"train needs a recipe ({', '.join(RECIPES)}), or --config FILE, or --resume RUN"
         )
@@ -122,8 +129,12 @@ WHERE = ("launcher", "count", "cpus", "gpus", "resource", "restarts")
 
 def settings_of(resumed: str | None) -> Config:
     """Those that the run was started with, where there is one."""
-    path = Path(resumed or "", "config.json")
-    return read_config(str(path)) if resumed and path.is_file() else Config()
+    if not resumed or not Path(resumed, "config.json").is_file():
+        return Config()
+    from superbatch.run import RunFolder
+
+    folder = RunFolder(Path(resumed))
+    return config_of_run(folder.config(), folder.path)
 
 
 def elsewhere(settings: Config, begun: Config) -> Config:
