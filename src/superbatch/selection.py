@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from superbatch.errors import ConfigError, DataError
+from superbatch.errors import ConfigError, Diverged
 
 
 def gumbel(count: int, generator: Generator | None) -> Float[Tensor, " n"]:
@@ -37,7 +37,7 @@ def sample_indices(
 
     Temperature 0 takes the highest scores. Scores that are NaN or infinite are never chosen.
     Raises ``ConfigError`` for a negative temperature or for more indices than there are scores,
-    ``DataError`` for more than there are finite scores.
+    ``Diverged`` for more than there are finite scores.
     """
     return _chosen(_perturbed(scores, size, temperature, generator), size)
 
@@ -103,11 +103,11 @@ def _perturbed(
 
 
 def _chosen(perturbed: Float[Tensor, " B"], size: int) -> Int[Tensor, " b"]:
-    """The ``size`` highest, ascending. ``DataError`` where fewer are finite."""
+    """The ``size`` highest, ascending. ``Diverged`` where fewer are finite."""
     best = torch.topk(perturbed, size, sorted=False)
     if torch.isneginf(best.values).any():
         finite = int(torch.isfinite(perturbed).sum())
-        raise DataError(
+        raise Diverged(
             f"{size} examples are wanted and only {finite} of {len(perturbed)} have a finite "
             "score; a model that scores has diverged, or the data makes its loss infinite"
         )

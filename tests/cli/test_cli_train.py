@@ -131,6 +131,12 @@ def test_yaml_and_flags_over_it(tmp_path, capsys):
     assert (summary["recipe"], summary["steps"], summary["examples_seen"]) == ("hard", 2, 32)
 
 
+def test_a_run_that_diverges_has_failed(capsys):
+    words = ["train", "hard", *TINY, "--steps=40", "--optimise.learning-rate=1e30"]
+    assert main([*words, "--optimise.clip-norm=0", "--out=run"]) == 1
+    assert "have a finite score; a model that scores has diverged" in capsys.readouterr().err
+
+
 def test_tensorboard_writes_its_events(train, tmp_path):
     pytest.importorskip("tensorboard")
     train("uniform", "--record.tensorboard", "--record.log-every=1")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from superbatch import launch
-from superbatch.errors import Stopped, SuperbatchError
+from superbatch.errors import Failed, Stopped, SuperbatchError
 
 
 COMMANDS: Mapping[str, str] = {
@@ -66,8 +66,6 @@ def dispatched(words: Sequence[str]) -> int:
 
 def guarded(name: str, rest: Sequence[str]) -> int:
     """Run one command; what a user can mend is one message, without a traceback."""
-    from superbatch.files import out_of_space
-
     try:
         if name != "train":
             launch.refuse_several(name)
@@ -75,16 +73,30 @@ def guarded(name: str, rest: Sequence[str]) -> int:
     except launch.Silent:
         return FAILED
     except SuperbatchError as error:
-        return complain(str(error), FAILED if isinstance(error, Stopped) else BAD_USAGE)
+        return complain(str(error), FAILED if isinstance(error, Stopped | Failed) else BAD_USAGE)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if not out_of_space(error):
-            raise
-        return complain(f"no space left on the device: {error}", BAD_USAGE)
+        return system_refuses(error)
     except KeyboardInterrupt:
         return complain("interrupted", FAILED)
     except SystemExit as leaving:  # how tyro ends on --help and on a flag that does not exist
         return leaving.code if isinstance(leaving.code, int) else BAD_USAGE
     return code
+
+
+def system_refuses(error: OSError) -> int:
+    """Say what the system refuses; an error that does not say so itself is raised again."""
+    from superbatch.files import out_of_space, refusal
+
+    reason = refusal(error)
+    if reason is None:
+        raise error
+    if out_of_space(error):
+        return complain(f"no space left on the device: {error}", FAILED)
+    # Without a name the error's own words have it, as pyarrow's do.
+    what = f"{error.filename}: {reason}" if error.filename else f"a file: {error.strerror}"
+    return complain(f"cannot read or write {what}", BAD_USAGE)
 
 
 def overview() -> str:

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from superbatch.errors import DataError
+from superbatch.files import refusal
 from superbatch.sources.catalogue import Column, catalogue_of, refuse_too_large
 from superbatch.sources.decoding import resized
 from superbatch.sources.examples import ArrayExamples
@@ -43,6 +44,8 @@ def read_arrays(path: Path, columns: Columns, image_size: int | None = None) -> 
     try:
         arrays = np.load(path, allow_pickle=False)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
+        if refused := refusal(error):
+            raise DataError(f"cannot read {path}: {refused}") from error
         raise DataError(f"{path} is not an .npz file of arrays: {error}") from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise DataError(f"{path} is one array and not an .npz file; write it with numpy.savez")
