@@ -1,6 +1,7 @@
 """The command line: ``superbatch COMMAND``. One module a command, loaded when it is used."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,15 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    show_what_can_be_shown()
     with launch.one_voice():
         return launch.leave(ended(words))
+
+
+def show_what_can_be_shown() -> None:
+    """Let characters that standard output has no code for be a question mark, not an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def ended(words: Sequence[str]) -> int:
@@ -40,9 +48,16 @@ def ended(words: Sequence[str]) -> int:
         code = dispatched(words)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone, as ``head`` does
+        code = FAILED
+    except OSError as error:
+        code = system_refuses(error)
+    else:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError:
         # Nothing more is written, not even what Python still holds when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     return code
 
 
@@ -74,10 +89,6 @@ def guarded(name: str, rest: Sequence[str]) -> int:
         return FAILED
     except SuperbatchError as error:
         return complain(str(error), FAILED if isinstance(error, Stopped | Failed) else BAD_USAGE)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return system_refuses(error)
     except KeyboardInterrupt:
         return complain("interrupted", FAILED)
     except SystemExit as leaving:  # how tyro ends on --help and on a flag that does not exist

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from superbatch.checks import check
-from superbatch.cli.output import console
+from superbatch.cli.output import console, say
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError, Stopped
@@ -269,4 +269,4 @@ def show(
     if confirmed:
         out.print(confirmation_table(confirmed))
     for folder in folders(plan):
-        out.print(f"run folder {folder}", highlight=False, soft_wrap=True)
+        say(f"run folder {folder}")

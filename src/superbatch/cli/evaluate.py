@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from superbatch.cli.output import console
+from superbatch.cli.output import console, say
 from superbatch.cli.settings import JsonSwitch, Offered, Settings, Switch, leading_words, parse
 from superbatch.config import Config, Contrastive, Data, Models, Optimise, Record
 from superbatch.errors import ConfigError
@@ -84,9 +84,9 @@ def whole_data(config: Config) -> Config:
 
 def show(numbers: Mapping[str, Any]) -> None:
     """The numbers in a line or two; of classes a table, the worst first."""
+    from rich.markup import escape
     from rich.table import Table
 
-    out = console()
     said = {
         "top1": "top-1",
         "top5": "top-5",
@@ -103,9 +103,7 @@ def show(numbers: Mapping[str, Any]) -> None:
         for k in (1, 5, 10)
     }
     shown = [f"{word} {numbers[name]:.4f}" for name, word in said.items() if name in numbers]
-    out.print(
-        "   ".join(shown), f"  of {numbers['examples']} examples", highlight=False, soft_wrap=True
-    )
+    say("   ".join(shown) + f"   of {numbers['examples']} examples")
     if "per_class" not in numbers:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -117,5 +115,5 @@ def show(numbers: Mapping[str, Any]) -> None:
         if share is not None
     ]
     for name, share in sorted(shares, key=lambda pair: pair[1]):
-        table.add_row(name, f"{share:.4f}")
-    out.print(table)
+        table.add_row(escape(name), f"{share:.4f}")
+    console().print(table)

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, Field
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import JsonSwitch, Switch, leading_words, parse
 from superbatch.config import Contrastive, Data, RaySettings, Section
 from superbatch.errors import ConfigError
@@ -92,7 +92,6 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json_:
         print(json.dumps(done, indent=2))
     else:
-        out = console()
         left_out = f"{done['skipped']} broken images and {done['not_finite']} losses not finite"
-        out.print(f"{done['rows']} rows in {done['table']}; left out: {left_out}", highlight=False)
+        say(f"{done['rows']} rows in {done['table']}; left out: {left_out}")
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import JsonSwitch, Switch, leading_words, parse
 from superbatch.config import Data
 from superbatch.errors import ConfigError, DataError
@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps(said, indent=2))
     else:
         share = f"{len(kept)} of {len(found.names)} examples, those with {keep} values"
-        console().print(f"{share}, in {arguments.out}", highlight=False, soft_wrap=True)
+        say(f"{share}, in {arguments.out}")
     return 0
 
 
