@@ -69,6 +69,11 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"score takes flags only and was given {' '.join(words)}; see --model")
     if not arguments.model or not arguments.out:
         raise ConfigError("score needs a checkpoint and a table: --model CKPT --out TABLE")
+    if Path(arguments.out).is_dir():
+        raise ConfigError(
+            f"--out {arguments.out} is a folder; name a file, such as "
+            f"{Path(arguments.out) / 'losses.parquet'}"
+        )
     if arguments.append and Path(arguments.append).resolve() == Path(arguments.out).resolve():
         raise ConfigError(f"--append and --out are both {arguments.out}; give another --out")
     if arguments.append and arguments.embeddings:
