@@ -114,6 +114,14 @@ def cache_folder(kind: str) -> Path:
     return Path(folder).expanduser() / kind
 
 
+def memory() -> float:
+    """Bytes of this machine's memory; without bound where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
 def file_digest(path: Path) -> str:
     """16 hexadecimal digits of what is in ``path``."""
     with path.open("rb") as file:

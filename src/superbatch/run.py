@@ -115,6 +115,11 @@ class RunFolder:
             if line.endswith("\n")
         ]
 
+    def diverged(self) -> bool:
+        """Whether the learner's loss was no number any more when it was last logged."""
+        rows = self.metrics()
+        return bool(rows) and rows[-1].get("learner/loss", 0.0) is None
+
     def write_selection(self, first: int, last: int, columns: Mapping[str, np.ndarray]) -> None:
         """The choices of steps ``first`` to ``last`` as one more part."""
         if not self.writes:

@@ -39,7 +39,7 @@ from superbatch.distributed import (
     united,
     world,
 )
-from superbatch.enlist import remote_actors, scores_elsewhere
+from superbatch.enlist import device_elsewhere, remote_actors, scores_elsewhere
 from superbatch.environment import environment
 from superbatch.errors import Stopped
 from superbatch.flops import Ledger
@@ -114,6 +114,8 @@ class Run:
         self.folder = folder
         self.around = around
         self.device = pick_device(config.device)
+        if config.actors.kind != "inline":
+            device_elsewhere(config)  # refused before a reference is trained for it
         self.clock = Clock(self.device)
         self.criterion = build.criterion_of(config)
         self.trained = {

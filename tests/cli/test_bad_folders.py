@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from refusals import TINY, contents, npz, parquet
+from safetensors.torch import load_file
 
 from superbatch.cli import main
 
@@ -53,6 +55,16 @@ def test_a_checkpoint_that_is_none(refused, trained, tmp_path):
         (["--device=meta"], "--device meta cannot be used here"),
         (["--models.learner=mu-1000/3"], "the nearest patches that do: 1, 2, 4"),
         (["--models.reference=resnet18x"], "did you mean resnet18"),
+        (
+            ["--models.learner=vit_tiny_patch16_224"],
+            "patches of 16 pixels a side and images have 8",
+        ),
+        (["--select.temperature=1e-39"], "temperature 1e-39 is too near 0"),
+        (["--data.image-size=99999"], "1797 images of 99999x99999 pixels take 17970 GB and this"),
+        (
+            ["--actors.kind=process", "--actors.device=nonsense"],
+            "--actors.device nonsense cannot be used here",
+        ),
         (["--data.crop-padding=8"], "--data.crop-padding is 8 and images are 8x8 pixels"),
     ],
 )
@@ -207,3 +219,21 @@ def test_a_damaged_checkpoint_says_what_to_remove(trained, capsys):
     assert "remove it to begin again: there is none before it" in capsys.readouterr().err
     second.unlink()
     assert main(["train", "--resume=run"]) == 0
+
+
+def test_a_damaged_reference_says_what_to_remove(tmp_path, capsys):
+    words = ["train", "classact", *TINY, "--record.evaluate-every=2"]
+    assert main([*words, "--out=run"]) == 0
+    weights = tmp_path / "run" / "reference" / "checkpoints" / "learner.safetensors"
+    expected = {name: value.clone() for name, value in load_file(weights).items()}
+    (tmp_path / "run" / "summary.json").unlink()
+    weights.write_bytes(b"cut")
+    capsys.readouterr()
+    assert main(["train", "--resume=run"]) == 2
+    said = capsys.readouterr().err
+    assert "the weights of the trained reference are damaged" in said
+    assert "remove run/reference, and it is trained again as it was" in said
+    shutil.rmtree(tmp_path / "run" / "reference")
+    assert main(["train", "--resume=run"]) == 0
+    again = load_file(weights)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)

@@ -151,6 +151,13 @@ def test_data_that_is_missing(refused):
     assert "no such file or folder: there/x.parquet" in message
 
 
+def test_other_data_for_the_reference_that_is_missing(capsys):
+    assert main(["train", "classact", *TINY, "--reference-data=there/x.npz", "--out=run"]) == 2
+    message = capsys.readouterr().err
+    assert "--reference-data there/x.npz: there is no such file or folder" in message
+    assert "--data.path" not in message
+
+
 def test_a_table_without_the_label_column(refused, tmp_path):
     path = parquet(tmp_path / "a.parquet", count=20)
     message = refused("train", "uniform", *TINY, "--data.path", path, "--data.label", "labl")

@@ -137,6 +137,23 @@ def test_a_run_that_diverges_has_failed(capsys):
     assert "have a finite score; a model that scores has diverged" in capsys.readouterr().err
 
 
+def test_a_run_without_selection_that_diverges_says_so(capsys):
+    wild = [*TINY, "--steps=20", "--optimise.learning-rate=1e30", "--optimise.clip-norm=0"]
+    assert main(["train", "uniform", *wild, "--out=run"]) == 0
+    assert "it has diverged; try a lower --optimise.learning-rate" in capsys.readouterr().out
+    assert main(["compare", "uniform", "rs2", *wild, "--out=both"]) == 0
+    assert capsys.readouterr().out.count("it has diverged; try a lower") == 2
+
+
+def test_actors_that_are_not_asked_for_are_said_to_have_no_effect(tmp_path, capsys):
+    for kind, noted in ((), True), (["--actors.kind=process"], False):
+        out = f"--out={tmp_path / str(noted)}"
+        assert main(["train", "hard", *TINY, "--actors.count=2", *kind, out, "--json"]) == 0
+        err = capsys.readouterr().err
+        assert ("--actors.count 2 has no effect" in err) == noted
+        assert ("add --actors.kind process" in err) == noted
+
+
 def test_tensorboard_writes_its_events(train, tmp_path):
     pytest.importorskip("tensorboard")
     train("uniform", "--record.tensorboard", "--record.log-every=1")

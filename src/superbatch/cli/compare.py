@@ -256,7 +256,9 @@ def show(
 ) -> None:
     """The comparison, and what was run again to confirm it."""
     from superbatch.cli.confirm import confirmation, confirmation_table
+    from superbatch.cli.progress import DIVERGED
     from superbatch.report.table import comparison_table
+    from superbatch.run import RunFolder
 
     confirmed = confirmation(comparison, again)
     if confirmed:
@@ -270,3 +272,5 @@ def show(
         out.print(confirmation_table(confirmed))
     for folder in folders(plan):
         say(f"run folder {folder}")
+        if RunFolder(folder).diverged():
+            say(DIVERGED)

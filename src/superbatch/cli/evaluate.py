@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Evaluate, Evaluate(), flags, "evaluate CKPT", offered=OFFERED)
     if len(words) != 1:
         raise ConfigError(f"evaluate needs one checkpoint and was given {len(words)}")
-    from superbatch.cli.evaluating import labelled, retrieved, task_of_checkpoint
+    from superbatch.cli.evaluating import labelled, refuse_labels, retrieved, task_of_checkpoint
 
     checkpoint = words[0]
     by_labels = arguments.zero_shot is not None or arguments.linear_probe
@@ -61,6 +61,10 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(
             f"{checkpoint} learned labels; --zero-shot and --linear-probe are for checkpoints of "
             "image-text pairs, evaluate this one without them"
+        )
+    if not by_labels:
+        refuse_labels(
+            checkpoint, learned, "give such shards, or add --zero-shot PROMPTS or --linear-probe"
         )
     if not arguments.linear_probe:
         learned = whole_data(learned)

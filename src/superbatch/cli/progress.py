@@ -17,6 +17,7 @@ from rich.table import Table
 from superbatch import launch
 from superbatch.cli.output import console, say
 from superbatch.prefixes import si
+from superbatch.run import RunFolder
 from superbatch.surroundings import Status, Surroundings
 
 
@@ -180,6 +181,12 @@ def costs(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+DIVERGED = (
+    "the learner's loss is not a number any more: it has diverged; try a lower "
+    "--optimise.learning-rate"
+)
+
+
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader should know besides: clean shares, bad data and scores, the reference."""
     lines = []
@@ -189,6 +196,9 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             f"true labels or captions: {selection['clean_share']:.3f} of the chosen, "
             f"{selection['clean_share_pool']:.3f} of all that were seen"
         )
+    folder = RunFolder(Path(summary["checkpoint"]).parents[1])
+    if folder.diverged():
+        lines.append(DIVERGED)
     if selection["non_finite_scores"]:
         lines.append(f"{selection['non_finite_scores']} scores were not finite and never chosen")
     lost = (summary.get("actors") or {}).get("actors/lost", 0)

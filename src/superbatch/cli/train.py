@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
 from superbatch.config import Config, config_of_run
 from superbatch.errors import ConfigError
-from superbatch.places import check_launcher
+from superbatch.places import check_launcher, without_effect
 from superbatch.recipes import RECIPES, recipe, resolved
 
 
@@ -39,6 +40,7 @@ def run(argv: Sequence[str]) -> int:
         refuse_launched()
     if resumed is None:
         check(resolved(settings))
+        warn(settings)
     elif on_ray:
         check_launcher(settings)
     train = by_ray if on_ray else here
@@ -47,6 +49,13 @@ def run(argv: Sequence[str]) -> int:
 
     show(summary, as_json=arguments.json_, table=show_summary)
     return 0
+
+
+def warn(settings: Config) -> None:
+    """Say, on the error stream, which settings have no effect."""
+    if launch.first():
+        for said in without_effect(settings):
+            print(f"superbatch: {said}", file=sys.stderr)
 
 
 def here(settings: Config, resumed: Path | None, *, quiet: bool) -> dict[str, Any]:
