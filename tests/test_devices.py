@@ -5,6 +5,10 @@ import sys
 
 import pytest
 
+from superbatch.config import Config
+from superbatch.enlist import device_elsewhere
+from superbatch.errors import ConfigError
+
 
 GLIBC = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 FAULTS = """
@@ -38,3 +42,9 @@ def faults(**environment):
 def test_what_a_step_on_the_cpu_frees_is_kept_unless_the_environment_chose_otherwise():
     # kept: while the heap grows to hold them, five times at most were seen; given back: all forty
     assert 3 * faults() < faults(MALLOC_TRIM_THRESHOLD_="131072")
+
+
+def test_a_device_of_actors_that_is_none_is_refused_on_a_cluster_too():
+    config = Config().changed(actors={"kind": "ray", "device": "nonsense"})
+    with pytest.raises(ConfigError, match=r"--actors.device nonsense is no device"):
+        device_elsewhere(config)

@@ -118,6 +118,18 @@ def test_bad_temperatures_are_refused(temperature):
         sample_indices(torch.zeros(3), 1, temperature=temperature)
 
 
+def test_temperatures_too_near_0_are_refused_and_the_least_is_not():
+    scores = torch.tensor([0.0, 3.0, -2.0, 1.0])
+    with pytest.raises(ConfigError, match="temperature 1e-39 is too near 0 to divide by"):
+        sample_indices(scores, 2, temperature=1e-39)
+    assert sample_indices(scores, 2, temperature=1e-30).tolist() == [1, 3]
+
+
+def test_scores_in_two_dimensions_are_refused(unchecked):
+    with pytest.raises(DataError, match=r"one number an example, and these are \(4, 1\); give"):
+        sample_indices(torch.zeros(4, 1), 2)
+
+
 def test_the_global_random_state_is_not_touched():
     before = torch.get_rng_state()
     sample_indices(torch.zeros(100), 10, generator=torch.Generator().manual_seed(0))

@@ -22,6 +22,7 @@ from superbatch.parted import PartedBank
 from superbatch.problems import Problem
 from superbatch.references import AnyReference, Reference
 from superbatch.seeds import generator
+from superbatch.selection import check_temperature
 from superbatch.sharding import is_sharded, shard
 from superbatch.types import Role, View
 
@@ -59,6 +60,7 @@ def part_bank_of(
 ) -> Bank:
     """The memory bank of a part, or the one that chooses pairs together."""
     select = config.select
+    check_temperature(select.temperature)
     draws = generator(config.seed, "selection", *([str(part)] if part else []))
     if select.joint:
         return JointBank(

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from superbatch.errors import CheckpointError
-from superbatch.files import write_atomically
+from superbatch.files import refusal, write_atomically
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: int) -> Path:
@@ -39,9 +39,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if refused := refusal(error):
+            raise CheckpointError(f"cannot read {path}: {refused}") from error
+        before = [other for other in checkpoints(path.parent) if other < path]
+        begin = "continue from the one before" if before else "begin again: there is none before it"
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); "
-            "remove it to continue from the one before"
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); remove it to {begin}"
         ) from error
     return state
 
@@ -61,10 +64,14 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and what they are of; the second is empty for a file that others wrote."""
     try:
+        with path.open("rb"):  # safetensors says of any file that it may not open that it is absent
+            pass
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
+        if refused := refusal(error):
+            raise CheckpointError(f"cannot read {path}: {refused}") from error
         raise CheckpointError(
             f"{path} cannot be read as safetensors weights ({error}); give a finished run, or its "
             "checkpoints/learner.safetensors"

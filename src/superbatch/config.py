@@ -1,8 +1,12 @@
 """Configuration: what a run is, as values. Parsed at the edge; ``build`` turns it into objects."""
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from superbatch.errors import RunError
 
 
 class Section(BaseModel):
@@ -335,3 +339,30 @@ class Config(Section):
                 value = old.model_validate(old.model_dump() | value)
             update[name] = value
         return self.model_validate(self.model_dump() | update)
+
+
+def config_of_run(values: Any, folder: Path) -> Config:
+    """``values`` of the run in ``folder``. Raises ``RunError`` where they are no configuration."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise RunError(
+            f"{folder / 'config.json'} is not what a run wrote: {wrong_values(error)}; restore it, "
+            "or start a new run"
+        ) from error
+
+
+def in_file(title: str, path: Sequence[str]) -> str:
+    """A field as a file names it."""
+    return ".".join(path) or "the whole"
+
+
+def wrong_values(
+    error: ValidationError, name: Callable[[str, Sequence[str]], str] = in_file
+) -> str:
+    """Each bad value as a clause; ``name`` names a field by its model's title and path there."""
+    return "; ".join(
+        f"{name(error.title, [str(part) for part in one['loc']])}: {one['msg']} "
+        f"(it is {one['input']!r})"
+        for one in error.errors()
+    )

@@ -18,8 +18,8 @@ _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Environment variables by which a user has chosen otherwise."""
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that ``--device`` names, ready for work; "auto" is a GPU where there is one.
+def pick_device(name: str, flag: str = "--device") -> torch.device:
+    """The device that ``flag`` names, ready for work; "auto" is a GPU where there is one.
 
     Of several ranks on a host each gets a GPU of its own. For the CPU `keep_freed_memory`.
     """
@@ -30,14 +30,14 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"--device {name} was asked for and this machine has no usable GPU")
+            raise ConfigError(f"{flag} {name} was asked for and this machine has no usable GPU")
         torch.zeros(1, device=device).tolist()  # torch knows more devices than are here
         if device.type == "cpu":
             keep_freed_memory()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ConfigError(
-            f"--device {name} cannot be used here; cpu always can ({reason})"
+            f"{flag} {name} cannot be used here; cpu always can ({reason})"
         ) from error
     return device
 

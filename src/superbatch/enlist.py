@@ -18,6 +18,7 @@ from superbatch.clock import Clock
 from superbatch.config import Config
 from superbatch.devices import pick_device
 from superbatch.distributed import world
+from superbatch.errors import ConfigError
 from superbatch.learner import Learner
 from superbatch.problems import problem_of
 from superbatch.references import AnyReference, Reference
@@ -112,9 +113,15 @@ def publish_weights(
 
 def device_elsewhere(config: Config) -> torch.device:
     """Where actors compute; on hosts of a cluster there may be other devices than here."""
+    asked = config.actors.device
     if config.actors.kind == "ray":
-        return torch.device(config.actors.device or ("cuda" if config.ray.gpus else "cpu"))
-    return pick_device(config.actors.device or config.device)
+        try:
+            return torch.device(asked or ("cuda" if config.ray.gpus else "cpu"))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"--actors.device {asked} is no device; name one of the hosts' own, such as cuda"
+            ) from error
+    return pick_device(config.device) if asked is None else pick_device(asked, "--actors.device")
 
 
 def processes_of(config: Config, setup: Callable[[], Work], device: torch.device) -> Processes:

@@ -5,11 +5,13 @@
     ├── DataError        data that is missing, broken or not what the settings say
     ├── CheckpointError  a checkpoint that is missing, broken or of another model
     ├── RunError         a run folder that cannot be written, read or continued
+    │   └── Failed       work that had begun and cannot be done: a full disk, lost processes
+    │       └── Diverged numbers that are not finite any more where finite ones are needed
     ├── LedgerError      a cost that would be counted wrong
     └── Stopped          a run that was asked to stop; its state is on disk
 
 Each message says what was wrong, both values, and the way out. The command line prints the message
-without a traceback and exits with 2, or with 1 for a run that was stopped.
+without a traceback and exits with 2, or with 1 for work that had begun and failed or was stopped.
 """
 
 
@@ -31,6 +33,14 @@ class CheckpointError(SuperbatchError):
 
 class RunError(SuperbatchError):
     """A run folder that cannot be written, read or continued."""
+
+
+class Failed(RunError):
+    """Work that had begun and cannot be done, with nothing wrong in what was asked."""
+
+
+class Diverged(Failed, DataError):
+    """Numbers of a model that are not finite any more, where finite ones are needed."""
 
 
 class LedgerError(SuperbatchError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from superbatch.errors import RunError
+from superbatch.errors import Failed, RunError
 
 
 def out_of_space(error: OSError) -> bool:
@@ -21,9 +21,18 @@ def out_of_space(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def refusal(error: BaseException) -> str | None:
+    """Why the system refuses a file, such as "Permission denied"; None of any other error, after
+    which the file may be damaged.
+    """
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses while ``path`` is written into a ``RunError`` with a way out."""
+    """Turn what the disk refuses while ``path`` is written into a ``RunError`` with a way out,
+    ``Failed`` where it is full.
+    """
     try:
         yield
     except Exception as error:
@@ -32,7 +41,7 @@ def writing(path: Path) -> Iterator[None]:
             raise
         if not out_of_space(refused):
             raise RunError(f"cannot write {path}: {refused.strerror or refused}") from error
-        raise RunError(
+        raise Failed(
             f"no space left on the device while writing {path}; what was there before is "
             "unharmed. Free some space, then give the same command again, or continue a run "
             "that had begun with --resume"
@@ -83,11 +92,34 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, kind: type, way_out: str) -> Any:
+    """The ``dict`` or ``list``, as ``kind`` says, in ``path``.
+
+    Raises ``RunError`` where none is there; ``way_out`` says what to do then.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or not even text
+        raise RunError(f"{path} is not valid JSON ({error}); {way_out}") from error
+    if not isinstance(value, kind):
+        wanted = "a list" if kind is list else "an object"
+        raise RunError(f"{path} holds a {type(value).__name__}, not {wanted}; {way_out}")
+    return value
+
+
 def cache_folder(kind: str) -> Path:
     """Where ``kind`` is kept for the user: in ``SUPERBATCH_CACHE``, or where caches usually are."""
     usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.environ.get("SUPERBATCH_CACHE") or f"{usual}/superbatch"
     return Path(folder).expanduser() / kind
+
+
+def memory() -> float:
+    """Bytes of this machine's memory; without bound where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
 
 
 def file_digest(path: Path) -> str:

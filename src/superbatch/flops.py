@@ -153,9 +153,11 @@ def _counted_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
         return (flops(4) - flops(2)) // 2
     # What a foreign model raises without numbers differs by model; all of it means "no price".
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        shapes = ", ".join(str(tuple(each.shape[1:])) for each in inputs)
         raise LedgerError(
             f"{type(model).__name__} cannot be priced: a forward pass on the meta device failed "
-            f"({error}); give its price by hand"
+            f"({error}), of inputs {shapes}; give inputs that it takes (--data.image-size), or its "
+            "price by hand"
         ) from error
 
 

@@ -28,7 +28,7 @@ from superbatch import launch
 from superbatch.actors.membership import first_line, join, leave
 from superbatch.config import Config
 from superbatch.distributed import is_main, world
-from superbatch.errors import RunError, Stopped, SuperbatchError
+from superbatch.errors import Failed, RunError, Stopped, SuperbatchError
 from superbatch.files import out_of_space
 from superbatch.surroundings import Status, Surroundings
 
@@ -171,15 +171,15 @@ def lost(error: Exception, told: "Told") -> RunError:
             if isinstance(each, RayError)
         ]
         if not dead:  # another rank has seen it before Ray has
-            return RunError(told.lost or f"ranks ended without a word. {launch.GO_ON}")
-        return RunError(f"a rank was lost ({'; '.join(dead)}). {launch.GO_ON}")
+            return Failed(told.lost or f"ranks ended without a word. {launch.GO_ON}")
+        return Failed(f"a rank was lost ({'; '.join(dead)}). {launch.GO_ON}")
     cause = error.controller_failure if isinstance(error, ControllerError) else error
     if type(cause).__name__ == "WorkerGroupStartupTimeoutError":  # not in Ray's public names
         return RunError(
             "ranks found no room on the Ray cluster, which others use or whose hosts are too small "
             "for one (--ranks.cpus, --ranks.gpus); wait, ask for less, or start more hosts"
         )
-    return RunError(f"Ray Train could not run ranks ({first_line(cause)}); Ray's logs say more")
+    return Failed(f"Ray Train could not run ranks ({first_line(cause)}); Ray's logs say more")
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class _Rank:
             told = Told(error=error)
         else:
             trace = "".join(traceback.format_exception(error))
-            told = Told(error=RunError(f"rank {world()[0]} failed:\n\n{trace}"))
+            told = Told(error=Failed(f"rank {world()[0]} failed:\n\n{trace}"))
         ray.get(self.desk.tell.remote(told))
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int32, Int64
 
 from superbatch.errors import DataError
-from superbatch.files import write_atomically
+from superbatch.files import refusal, write_atomically
 
 
 Integers = Int32[np.ndarray, " n"] | Int64[np.ndarray, " n"]
@@ -119,6 +119,8 @@ def unsaid(path: Path, field: str) -> str:
 
 def broken(path: Path, kind: str, error: Exception | str) -> str:
     """The message for a file that cannot be read."""
+    if isinstance(error, Exception) and (refused := refusal(error)):
+        return f"cannot read {path}: {refused}"
     reason = " ".join(str(error).split())
     return (
         f"{path} cannot be read as a superbatch {kind}: it is cut short, broken or no parquet "

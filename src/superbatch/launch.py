@@ -11,14 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from superbatch.errors import ConfigError, RunError, SuperbatchError
+from superbatch.errors import ConfigError, Failed, SuperbatchError
 
 
 class Silent(SuperbatchError):
     """Another rank has said what went wrong: this one ends without a word."""
 
 
-class Lost(RunError):
+class Lost(Failed):
     """Another rank has ended or is silent; nothing is wrong with this one."""
 
 

@@ -40,6 +40,17 @@ def check_actors(config: Config) -> None:
         )
 
 
+def without_effect(config: Config) -> list[str]:
+    """Settings that are given and change nothing, each in a sentence with the way out."""
+    count = config.actors.count
+    if config.actors.kind != "inline" or count == 1:
+        return []
+    return [
+        f"--actors.count {count} has no effect, since --actors.kind inline scores in the learner's "
+        "process; add --actors.kind process"
+    ]
+
+
 def check_ahead(config: Config) -> None:
     """A reference that learns alongside, elsewhere."""
     ahead = config.reference_training.ahead

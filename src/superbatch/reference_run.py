@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from superbatch.checkpoint import load_weights
 from superbatch.config import Config
-from superbatch.errors import Stopped
+from superbatch.errors import CheckpointError, DataError, Stopped
 from superbatch.problems import Problem
 from superbatch.problems.weights import weights_path
 from superbatch.recipes import recipe
@@ -99,14 +101,31 @@ def trained_reference(
             f"stopped while its reference was trained; continue with "
             f"superbatch train --resume {folder.path}"
         ) from stopped
+    except DataError as error:
+        if config.reference_data is None:
+            raise
+        raise DataError(f"--reference-data {config.reference_data}: {error}") from error
     seconds = summary["seconds"]
     return {
-        "checkpoint": str(weights_path(str(path))),  # the run may have been moved since
+        "checkpoint": readable(path),
         "examples_learned": summary["examples_learned"],
         "recomputed": "recompute" in summary["flops"]["by_role"]["learner"],
         "seconds": seconds["total"] - seconds["by_phase"].get("evaluation", 0.0),
         "val": summary["val"],
     }
+
+
+def readable(path: Path) -> str:
+    """The weights of the reference that was trained in ``path``: the run may have moved since."""
+    weights = weights_path(str(path))
+    try:
+        load_weights(weights)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the weights of the trained reference are damaged ({error}); remove {path}, and it "
+            "is trained again as it was"
+        ) from error
+    return str(weights)
 
 
 def digest_of(wanted: Config) -> str:

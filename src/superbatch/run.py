@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from superbatch.errors import RunError
-from superbatch.files import write_atomically, write_json, write_text, writing
+from superbatch.files import read_json, write_atomically, write_json, write_text, writing
 from superbatch.integers import Integers, write_integers
 from superbatch.types import Metrics
 
@@ -76,12 +76,18 @@ class RunFolder:
 
     def config(self) -> Any:
         """The configuration that the run was started with, as JSON values."""
-        return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "config.json", dict, "restore it, or start a new run")
 
     def summary(self) -> Any:
         """What the finished run came to; ``None`` while it is not finished."""
         path = self.path / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        mend = f"restore it, or remove it and write it again with train --resume {self.path}"
+        if not path.is_file():
+            return None
+        said = read_json(path, dict, mend)
+        # The folder may have moved since.
+        here = {"checkpoint": str(self.checkpoints / "learner.safetensors")}
+        return said | here if "checkpoint" in said else said
 
     def finish(self, summary: Any) -> None:
         """Write the summary: the run is done."""
@@ -102,8 +108,17 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return [
+            metrics_row(line, f"{path}, line {number}")
+            for number, line in enumerate(lines, start=1)
+            if line.endswith("\n")
+        ]
+
+    def diverged(self) -> bool:
+        """Whether the learner's loss was no number any more when it was last logged."""
+        rows = self.metrics()
+        return bool(rows) and rows[-1].get("learner/loss", 0.0) is None
 
     def write_selection(self, first: int, last: int, columns: Mapping[str, np.ndarray]) -> None:
         """The choices of steps ``first`` to ``last`` as one more part."""
@@ -151,6 +166,17 @@ class RunFolder:
         # What a kill left half written.
         for rest in self.path.glob("**/.*.????????"):
             rest.unlink()
+
+
+def metrics_row(line: str, place: str) -> dict[str, Any]:
+    """A line of ``metrics.jsonl``. Raises ``RunError`` naming its ``place`` where it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise RunError(f"{place} is not valid JSON ({error}); restore or remove it") from error
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise RunError(f"{place} is no object with a step; restore or remove it")
+    return row
 
 
 def part_name(first: int, last: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from superbatch.errors import ConfigError, DataError
+from superbatch.errors import ConfigError, DataError, Diverged
 
 
 def gumbel(count: int, generator: Generator | None) -> Float[Tensor, " n"]:
@@ -36,8 +36,9 @@ def sample_indices(
     """``size`` distinct indices, ascending, drawn from ``softmax(scores / temperature)``.
 
     Temperature 0 takes the highest scores. Scores that are NaN or infinite are never chosen.
-    Raises ``ConfigError`` for a negative temperature or for more indices than there are scores,
-    ``DataError`` for more than there are finite scores.
+    Raises ``ConfigError`` for a negative temperature, or one above 0 that is too near it, and for
+    more indices than there are scores, ``DataError`` for scores in more than one dimension,
+    ``Diverged`` for more than there are finite scores.
     """
     return _chosen(_perturbed(scores, size, temperature, generator), size)
 
@@ -84,12 +85,31 @@ def importance_weights(
     return torch.exp(exponent * (share - log_inclusion))
 
 
+LEAST_TEMPERATURE = 1e-30
+"""Above 0: scores of up to 1e8 divided by it are finite in fp32."""
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ``ConfigError`` for a temperature that no score can be divided by, unless it is 0."""
+    if not temperature >= 0:
+        raise ConfigError(f"temperature must be 0 (highest scores) or more; it is {temperature}")
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ConfigError(
+            f"temperature {temperature} is too near 0 to divide by, where {LEAST_TEMPERATURE} is "
+            "the least; take 0, which takes the highest scores"
+        )
+
+
 def _perturbed(
     scores: Float[Tensor, " B"], size: int, temperature: float, generator: Generator | None
 ) -> Float[Tensor, " B"]:
     """``scores / temperature`` with Gumbel noise, -inf where not finite; plain at temperature 0."""
-    if not temperature >= 0:
-        raise ConfigError(f"temperature must be 0 (highest scores) or more; it is {temperature}")
+    check_temperature(temperature)
+    if scores.ndim != 1:
+        raise DataError(
+            f"scores are one number an example, and these are {tuple(scores.shape)}; give them in "
+            "one dimension"
+        )
     if not 0 < size <= len(scores):
         raise ConfigError(
             f"cannot choose {size} of {len(scores)} examples; "
@@ -103,11 +123,11 @@ def _perturbed(
 
 
 def _chosen(perturbed: Float[Tensor, " B"], size: int) -> Int[Tensor, " b"]:
-    """The ``size`` highest, ascending. ``DataError`` where fewer are finite."""
+    """The ``size`` highest, ascending. ``Diverged`` where fewer are finite."""
     best = torch.topk(perturbed, size, sorted=False)
     if torch.isneginf(best.values).any():
         finite = int(torch.isfinite(perturbed).sum())
-        raise DataError(
+        raise Diverged(
             f"{size} examples are wanted and only {finite} of {len(perturbed)} have a finite "
             "score; a model that scores has diverged, or the data makes its loss infinite"
         )

@@ -27,7 +27,7 @@ from superbatch.actors.scorers import Scorer
 from superbatch.checkpoint import save_weights
 from superbatch.checks import check
 from superbatch.clock import Clock
-from superbatch.config import Config
+from superbatch.config import Config, config_of_run
 from superbatch.courses import course_of
 from superbatch.devices import pick_device
 from superbatch.distributed import (
@@ -39,7 +39,7 @@ from superbatch.distributed import (
     united,
     world,
 )
-from superbatch.enlist import remote_actors, scores_elsewhere
+from superbatch.enlist import device_elsewhere, remote_actors, scores_elsewhere
 from superbatch.environment import environment
 from superbatch.errors import Stopped
 from superbatch.flops import Ledger
@@ -87,7 +87,7 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     if summary is not None:
         return summary
     around = around or Surroundings()
-    config = Config.model_validate(from_main(folder.config))
+    config = config_of_run(from_main(folder.config), path)
     check_ranks(config, world()[1])
     run = Run(config, problem_of(config, around.reading), folder, around)
     facts = environment(around.command, run.device)
@@ -114,6 +114,8 @@ class Run:
         self.folder = folder
         self.around = around
         self.device = pick_device(config.device)
+        if config.actors.kind != "inline":
+            device_elsewhere(config)  # refused before a reference is trained for it
         self.clock = Clock(self.device)
         self.criterion = build.criterion_of(config)
         self.trained = {

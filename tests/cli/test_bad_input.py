@@ -41,6 +41,21 @@ def test_an_unknown_flag(command, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "uniform", "--recipe=classact"],
+        ["compare", "uniform", "rs2", "--recipe=classact"],
+        ["evaluate", "run", "--recipe=classact"],
+        ["evaluate", "run", "--steps=3"],
+        ["evaluate", "run", "--data.label-noise=0.1"],
+    ],
+)
+def test_a_setting_that_would_have_no_effect_is_no_flag(words, capsys):
+    assert main(words) == 2
+    assert f"Unrecognized options: {words[-1].partition('=')[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--steps", "0"], "--steps: Input should be greater than or equal to 1 (it is 0)"),
@@ -98,6 +113,9 @@ def test_words_where_other_words_are_wanted(flags, said, capsys):
         (["--resume", "runs/x", "--steps", "9"], "--resume continues a run as it was started"),
         (["--resume", "runs/x"], "runs/x is not a run folder: it has no config.json"),
         (["--config", "no.json"], "--config no.json: there is no such file"),
+        (["--config", "."], "--config . is a folder and a file is wanted; a run's is config.json"),
+        (["hard", "--config=a.json"], "and was given recipe hard and --config a.json; give one"),
+        (["--config=a.json", "--resume=b"], "and was given --config a.json and --resume b"),
     ],
 )
 def test_train_without_what_it_needs(words, said, refused):
@@ -112,6 +130,9 @@ def test_train_without_what_it_needs(words, said, refused):
         ("a.json", '{"stepz": 3}', "stepz: Extra inputs are not permitted (it is 3)"),
         ("a.yaml", "data: {pat: x}", "data.pat: Extra inputs are not permitted (it is 'x')"),
         ("a.json", '{"steps": "many"}', "steps: Input should be a valid integer"),
+        ("a.yaml", "recipe: clasact", "no recipe 'clasact'; did you mean classact?"),
+        ("a.yaml", "{recipe: jest, select: {chunk: 2}}", "select.chunk: Extra inputs are not"),
+        ("a.yaml", "recipe: 3", "recipe: Input should be a valid string (it is 3)"),
         ("a.yaml", "- steps", "the whole: Input should be a valid dictionary"),
         ("a.yaml", "", "the whole: Input should be a valid dictionary"),
     ],
@@ -128,6 +149,13 @@ def test_data_that_is_missing(refused):
     assert "no such file or folder: digit.parquet" in message
     message = refused("train", "uniform", *TINY, "--data.eval-path=there/x.parquet")
     assert "no such file or folder: there/x.parquet" in message
+
+
+def test_other_data_for_the_reference_that_is_missing(capsys):
+    assert main(["train", "classact", *TINY, "--reference-data=there/x.npz", "--out=run"]) == 2
+    message = capsys.readouterr().err
+    assert "--reference-data there/x.npz: there is no such file or folder" in message
+    assert "--data.path" not in message
 
 
 def test_a_table_without_the_label_column(refused, tmp_path):

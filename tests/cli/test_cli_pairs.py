@@ -298,7 +298,7 @@ MADE = {
         ("zipped.tar", "zipped.tar is compressed with gzip"),
         ("zipped.tar", "unpack it to a plain .tar"),
         ("text.tar", "text.tar is not a tar file"),
-        ("missing.tar", "missing.tar; check the path, or --data.path"),
+        ("missing.tar", "missing.tar; check the path"),
     ],
 )
 def test_shards_that_cannot_be_used(command, name, said, refused, tmp_path):
@@ -314,6 +314,11 @@ def test_data_of_the_other_kind(refused):
     for command in (["train", "uniform"], ["evaluate", "run", "--zero-shot=prompts.json"]):
         message = refused(*command, "--data.path=pool.tar")
         assert "tar shards such as pool.tar hold images with captions and here" in message
+    message = refused("evaluate", "run", "--data.path=digits")
+    assert "run learned images with captions" in message
+    assert "add --zero-shot PROMPTS or --linear-probe" in message
+    message = refused("score", "--model=run", "--data.path=digits", "--out=new.parquet")
+    assert "and digits has images with labels; give such shards, or a checkpoint" in message
     message = refused("compare", "uniform", "active_clip", *TINY, *PAIRS, "--out=new")
     assert "labels are what uniform can learn and pairs of image and text what active_" in message
 

@@ -252,6 +252,39 @@ def test_a_threshold_within_a_list(folder, capsys, tmp_path):
     assert len(kept) == 2
 
 
+def test_a_column_is_named_as_references_name_it(folder, capsys, tmp_path):
+    both = folder / "both.parquet"
+    words = ["subset", "--fraction=0.5", "--json"]
+    said = refused(capsys, *words, "--table", both, "--out", tmp_path / "no.txt")
+    assert f"name one, such as {both}::loss/small" in said
+    assert main([*words, f"--table={both}::loss/small", f"--out={tmp_path / 'a.txt'}"]) == 0
+    single = ["--table", str(folder / "small.parquet"), "--out", str(tmp_path / "b.txt")]
+    assert main([*words, *single]) == 0
+    assert (tmp_path / "a.txt").read_text() == (tmp_path / "b.txt").read_text()
+    capsys.readouterr()
+    assert main(["table", "verify", f"{both}::loss/large", "--data.path=digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["columns"].keys() == {"loss/large"}
+
+
+def test_a_list_of_nothing_is_refused(folder, capsys, tmp_path):
+    words = ["subset", "--table", folder / "small.parquet", "--out", tmp_path / "none.txt"]
+    said = refused(capsys, *words, "--threshold=0.001")
+    assert "--threshold 0.001 keeps not one of 1797 examples; their values go from " in said
+    assert "--fraction 0.0001 keeps not one of" in refused(capsys, *words, "--fraction=0.0001")
+    assert not (tmp_path / "none.txt").exists()
+
+
+def test_a_model_that_has_diverged_scores_nothing(capsys, tmp_path):
+    model = build_model("mu-2400/4", image_size=8, channels=1, classes=10, seed=0)
+    state = {name: torch.full_like(value, torch.nan) for name, value in model.state_dict().items()}
+    save_weights(tmp_path / "nan.safetensors", state, ABOUT)
+    words = ["score", "--model", tmp_path / "nan.safetensors", "--out", tmp_path / "t.parquet"]
+    said = refused(capsys, *words)
+    assert "nan.safetensors has diverged; score with another checkpoint\n" in said
+    said = refused(capsys, *words[:3], "--out", tmp_path / "u.parquet", "--bf16")
+    assert "u.parquet.parts and try without --bf16" in said
+
+
 def test_datacomp_metadata_becomes_a_subset_file(tmp_path):
     uids = [f"{number:032x}" for number in (2**70, 5, 2**127)]
     scores = pa.array([0.2, 0.31, 0.29], pa.float32())
@@ -277,6 +310,7 @@ def test_datacomp_metadata_becomes_a_subset_file(tmp_path):
             "--contrastive.score-patch is 16 and a table holds losses at the model's own patch",
         ),
         (["score", "--model=a", "--out=t", "--batch-size=0"], "greater than or equal to 1"),
+        (["score", "--model=a", "--out=."], "--out . is a folder; name a file, such as losses.par"),
         (["table"], "table needs one of show, verify, merge, join"),
         (["table", "verify"], "needs one table and was given 0"),
         (["table", "show", "none.parquet"], "there is no table at none.parquet"),

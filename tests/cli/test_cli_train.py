@@ -15,6 +15,9 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from superbatch.cli import main
+from superbatch.cli.settings import read_config
+from superbatch.config import Config
+from superbatch.recipes import RECIPES, recipe
 
 
 TINY = [*SMALL, "--record.evaluate-every=100"]
@@ -89,6 +92,35 @@ def test_a_configuration_repeats_its_run_exactly(train, tmp_path, capsys):
     assert ours == theirs
 
 
+def test_a_configuration_starts_from_the_recipe_that_it_names(tmp_path):
+    (tmp_path / "a.yaml").write_text("{recipe: jest, steps: 9, select: {chunks: 4}}")
+    assert read_config("a.yaml") == recipe("jest").changed(steps=9, select={"chunks": 4})
+    (tmp_path / "b.json").write_text('{"steps": 9}')
+    assert read_config("b.json") == Config(steps=9)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_whole_configuration_is_read_as_it_is(name, tmp_path):
+    # Every section is unlike the recipe's somewhere: nothing of the recipe may come back.
+    config = recipe(name).changed(
+        steps=9,
+        select={"criterion": "hard", "super_batch_size": 33, "joint": False},
+        models={"learner": "mu-2400/4"},
+        contrastive={"score_patch": None},
+        reference_training={"data": "pool", "steps": 5},
+        data={"holdout_fraction": 0.25},
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    assert read_config("config.json") == config
+
+
+def test_a_run_with_a_recipe_of_its_own_goes_on(train, tmp_path, capsys):
+    train("uniform")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"recipe": "uniform"', '"recipe": "mine"'))
+    assert main(["train", "--resume=run"]) == 0
+
+
 def test_yaml_and_flags_over_it(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text(
         "recipe: hard\nsteps: 9\nselect: {criterion: hard, super_batch_size: 16, sub_batch_size: 8}"
@@ -97,6 +129,29 @@ def test_yaml_and_flags_over_it(tmp_path, capsys):
     assert main(["train", "--config", "a.yaml", "--steps=2", "--out=run", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["recipe"], summary["steps"], summary["examples_seen"]) == ("hard", 2, 32)
+
+
+def test_a_run_that_diverges_has_failed(capsys):
+    words = ["train", "hard", *TINY, "--steps=40", "--optimise.learning-rate=1e30"]
+    assert main([*words, "--optimise.clip-norm=0", "--out=run"]) == 1
+    assert "have a finite score; a model that scores has diverged" in capsys.readouterr().err
+
+
+def test_a_run_without_selection_that_diverges_says_so(capsys):
+    wild = [*TINY, "--steps=20", "--optimise.learning-rate=1e30", "--optimise.clip-norm=0"]
+    assert main(["train", "uniform", *wild, "--out=run"]) == 0
+    assert "it has diverged; try a lower --optimise.learning-rate" in capsys.readouterr().out
+    assert main(["compare", "uniform", "rs2", *wild, "--out=both"]) == 0
+    assert capsys.readouterr().out.count("it has diverged; try a lower") == 2
+
+
+def test_actors_that_are_not_asked_for_are_said_to_have_no_effect(tmp_path, capsys):
+    for kind, noted in ((), True), (["--actors.kind=process"], False):
+        out = f"--out={tmp_path / str(noted)}"
+        assert main(["train", "hard", *TINY, "--actors.count=2", *kind, out, "--json"]) == 0
+        err = capsys.readouterr().err
+        assert ("--actors.count 2 has no effect" in err) == noted
+        assert ("add --actors.kind process" in err) == noted
 
 
 def test_tensorboard_writes_its_events(train, tmp_path):
@@ -175,7 +230,6 @@ def test_timm_loads_the_weights_and_answers_the_same(name, train, tmp_path):
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    from superbatch.config import Config
     from superbatch.problems import problem_of
 
     train("uniform", "--models.learner", name, "--steps=3")

@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from superbatch.cli import main
+from superbatch.errors import Failed
 
 
 RUN = [
@@ -154,11 +155,11 @@ def test_the_disk_is_full_at(place, spared, full_at, tmp_path, capsys, through, 
     other = tmp_path / "mine.txt"
     other.write_text("mine")
     full_at(out, place, spared=spared)
-    assert main([*RUN, "--out", str(out)]) == 2
+    assert main([*RUN, "--out", str(out)]) == 1
     message = only_message(capsys)
     assert "no space left on the device while writing" in message
     assert "--resume" in message
-    assert continued(out) == 2  # still full
+    assert continued(out) == 1  # still full
     assert "no space left on the device while writing" in only_message(capsys)
     monkeypatch.undo()
     assert continued(out) == 0
@@ -192,8 +193,21 @@ def small_disk(tmp_path):
 def test_a_real_disk_is_full(size, small_disk, capsys, through):
     disk, resize = small_disk
     assert resize(size).returncode == 0
-    assert main([*RUN, "--out", str(disk / "run")]) == 2
+    assert main([*RUN, "--out", str(disk / "run")]) == 1
     assert "no space left on the device while writing" in only_message(capsys)
     assert resize("64m").returncode == 0
     assert continued(disk / "run") == 0
     assert outcome(disk / "run") == through
+
+
+def test_an_export_that_finds_no_room(small_disk):
+    pytest.importorskip("open_clip")
+    from superbatch.models.export import export_open_clip
+    from superbatch.models.two_tower import build_two_tower
+
+    disk, _ = small_disk
+    sizes = {"image_size": 8, "context": 8, "vocabulary": 9_000}  # 1.7 MB of embeddings
+    model = build_two_tower("mu-2400/8", **sizes, sigmoid=False, seed=0)
+    with pytest.raises(Failed, match="no space left on the device while writing"):
+        export_open_clip(model, disk / "new")
+    assert not list((disk / "new").iterdir())

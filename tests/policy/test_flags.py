@@ -5,6 +5,8 @@ import importlib
 
 import pytest
 
+from superbatch.cli.evaluate import OFFERED
+from superbatch.cli.settings import ALL_BUT_RECIPE
 from superbatch.config import Config, Section
 
 
@@ -24,7 +26,7 @@ optimise.label_smoothing optimise.learning_rate optimise.micro_batch_size
 optimise.warmup_fraction optimise.weight_decay
 out ranks.count ranks.cpus ranks.gpus ranks.kind ranks.launcher ranks.resource ranks.restarts
 ranks.selection ranks.timeout_seconds
-ray.address ray.cpus ray.gpus ray.resource recipe
+ray.address ray.cpus ray.gpus ray.resource
 record.checkpoint_every record.evaluate_batch record.evaluate_every record.keep_checkpoints
 record.log_every record.selection record.tensorboard
 reference reference_data reference_missing reference_training.ahead
@@ -40,19 +42,30 @@ steps task
 """.split()  # noqa: SIM905 - a list of fifty strings is harder to read
 
 
-def flags(section: type[Section], prefix: str = "") -> list[str]:
+OF_EVALUATE = """
+contrastive.loss data.context data.eval_label data.eval_path data.evaluation_fraction data.image
+data.image_size data.label data.memory_gb data.path data.seed data.text data.vocabulary
+device models.learner optimise.bf16 record.evaluate_batch task
+""".split()  # noqa: SIM905
+
+
+def flags(section: type[Section], offered, prefix: str = "") -> list[str]:
     names = []
-    for name, field in section.model_fields.items():
-        kind = field.annotation
+    for name in offered.get(section, section.model_fields):
+        kind = section.model_fields[name].annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            names += flags(kind, f"{prefix}{name}.")
+            names += flags(kind, offered, f"{prefix}{name}.")
         else:
             names.append(prefix + name)
     return names
 
 
 def test_the_flags_are_the_frozen_ones():
-    assert sorted(flags(Config)) == sorted(FLAGS)
+    assert sorted(flags(Config, ALL_BUT_RECIPE)) == sorted(FLAGS)
+
+
+def test_evaluate_has_those_that_it_uses():
+    assert sorted(flags(Config, OFFERED)) == sorted(OF_EVALUATE)
 
 
 COMMANDS = {

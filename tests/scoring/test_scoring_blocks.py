@@ -154,6 +154,38 @@ def test_the_blocks_of_another_scoring_are_not_taken(tmp_path):
         Parts(tmp_path).claim({"loss": "of weights 12", "batch_size": 4})
 
 
+def test_a_damaged_folder_says_what_to_remove(tmp_path):
+    job, parts = job_of(Data()), Parts(tmp_path / "parts")
+    parts.claim({})
+    finished(job, parts)
+    (tmp_path / "parts" / "000002.parquet").write_bytes(b"PAR1")
+    again = r"000002.parquet is damaged \(.*\); remove it, and the same command scores that block"
+    with pytest.raises(DataError, match=again):
+        parts.totals(len(job.blocks), of=COUNT)
+    with pytest.raises(DataError, match=again) as damaged:
+        list(parts.tables(len(job.blocks)))
+    assert damaged.value.__context__ is None
+    (tmp_path / "parts" / "about.json").write_text("{")
+    with pytest.raises(
+        RunError, match=r"about.json is not valid JSON .* remove .*parts to score all"
+    ):
+        parts.claim({})
+
+
+def test_one_process_at_a_time_writes_to_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    parts, others = Parts(tmp_path), Parts(tmp_path)
+    parts.claim({})
+    with (
+        parts.alone(),
+        pytest.raises(RunError, match=r"another superbatch score writes to .* now"),
+        others.alone(),
+    ):
+        pass
+    with others.alone():
+        others.remove()
+
+
 def test_parts_are_removed_whole(tmp_path):
     parts = Parts(tmp_path / "t.parts")
     parts.claim({})

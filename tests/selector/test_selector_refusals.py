@@ -1,6 +1,7 @@
 """Bad use gives one clear sentence at the first super-batch, or before."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,3 +230,89 @@ def test_words_that_nobody_knows(unchecked):
         Schedule(after="no")
     with pytest.raises(ConfigError, match="selection may be 'local' or 'global'; it is 'word'"):
         selector(selection="word")
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.tolist])
+def test_labels_beside_tensors_that_are_none(kind):
+    image, label = pair()
+    said = refusal(selector(), (image, kind(label)))
+    assert f"batch[1] of type {type(kind(label)).__name__}, which is not looked at" in said
+    assert "torch.as_tensor makes a tensor of it" in said
+    said = refusal(selector(task=per_example(nn.CrossEntropyLoss())), (image, kind(label)))
+    assert f"the labels is a {type(kind(label)).__name__}" in said
+
+
+class Answers(nn.Module):
+    """A model whose answer is made into something else."""
+
+    def __init__(self, seed, into):
+        super().__init__()
+        self.model, self.into = small(seed), into
+
+    def forward(self, image):
+        return self.into(self.model(image))
+
+
+@pytest.mark.parametrize("into", [lambda logits: {"logits": logits}, lambda logits: (logits,)])
+def test_a_model_that_answers_with_no_tensor(into):
+    models = {"online": Answers(1, into), "reference": Answers(2, into)}
+    kind = type(into(0)).__name__
+    said = refusal(selector(**models))
+    assert f"Answers answers with {kind} and not with a tensor of logits" in said
+    said = refusal(selector(**models, task=per_example(nn.CrossEntropyLoss())), pair())
+    assert f"the model's answer is a {kind}" in said
+
+
+def test_a_model_whose_answer_has_logits_is_taken():
+    def into(logits):
+        return SimpleNamespace(logits=logits)
+
+    plain = selector(temperature=0.0).select(next(digits(1)))["id"]
+    models = {"online": Answers(1, into), "reference": Answers(2, into)}
+    assert selector(temperature=0.0, **models).select(next(digits(1)))["id"].equal(plain)
+
+
+@pytest.mark.parametrize("task", [Classification(), per_example(nn.CrossEntropyLoss())])
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int16])
+def test_labels_of_any_width_are_taken(task, kind):
+    image, label = pair()
+    plain = selector(temperature=0.0, task=task).pick((image, label))
+    narrow = selector(temperature=0.0, task=task)
+    assert narrow.pick((image, label.to(kind))).index.equal(plain.index)
+    assert narrow.learn((image, label.to(kind))) is not None
+
+
+@pytest.mark.parametrize("wrong", [10, -1])
+def test_a_label_of_no_class(wrong):
+    batch = next(digits(1))
+    batch["label"] = torch.where(torch.arange(16) == 9, wrong, batch["label"])
+    said = refusal(selector(), batch)
+    assert f"a label is {wrong} and the models have 10 outputs, so that labels are 0..9" in said
+
+
+def test_values_that_are_names_or_classes_of_values(unchecked):
+    with pytest.raises(ConfigError, match=r"task is the class Classification; .* Classification"):
+        selector(task=Classification)
+    with pytest.raises(ConfigError, match=r"criterion is 'learnability' and a Criterion is wanted"):
+        selector(criterion="learnability")
+
+
+def test_a_state_that_is_not_whole():
+    state = selector().state_dict()
+    del state["seen"], state["watch"]
+    with pytest.raises(CheckpointError, match="the state of a Selector lacks seen, watch; give"):
+        selector().load_state_dict(state)
+    with pytest.raises(CheckpointError, match="lacks seed, steps, seen, kept"):
+        selector().load_state_dict({"kind": state["kind"]})
+
+
+def test_times_that_end_before_they_begin():
+    with pytest.raises(ConfigError, match=r"Ramp\(begin=5, end=2\) ends before it begins; give"):
+        Ramp(0.0, 0.5, begin=5, end=2)
+    with pytest.raises(ConfigError, match=r"Schedule\(start=0.9, end=0.1\) ends before it"):
+        Schedule(start=0.9, end=0.1)
+    with pytest.raises(ConfigError, match=r"start=60, end=0.5\) ends before .*, of 100 steps"):
+        Schedule(start=60, end=0.5, steps=100)
+    Schedule(start=60, end=0.5)  # of how many steps is said later
+    Schedule(start=40, end=0.5, steps=100)
+    Ramp(0.0, 0.5, begin=2, end=2)

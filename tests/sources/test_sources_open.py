@@ -62,7 +62,9 @@ def test_a_folder_without_classes_or_images(folder, tmp_path):
     with pytest.raises(DataError, match=r"dog has files such as b.png|has no sub-folders"):
         open_examples(str(tmp_path / "pets" / "dog" / "old"))
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"empty is empty: there is not one example in it"):
+    with pytest.raises(
+        DataError, match=r"sub-folders of .*empty, such as cat, hold no images: files named .gif,"
+    ):
         open_examples(str(tmp_path / "empty"))
 
 
@@ -218,6 +220,15 @@ def test_a_set_of_the_hub(monkeypatch, folder):
         open_examples("owner/gone")
     with pytest.raises(DataError, match=r"owner/birds has no column 'species'"):
         open_examples("owner/birds", label="species")
+
+
+def test_labels_that_are_objects(tmp_path):
+    words = np.array(["cat", "dog", None], dtype=object)
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 8), dtype=np.uint8), labels=words)
+    with pytest.raises(
+        DataError, match=r"a.npz holds Python objects, such as labels that are words"
+    ):
+        open_examples(str(tmp_path / "a.npz"))
 
 
 def test_a_damaged_npz(tmp_path):

@@ -169,6 +169,14 @@ def test_what_cannot_be_a_list_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("1\ntwo\n")
     with pytest.raises(DataError, match="no list of ids"):
         read_names(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b"\x93NUMPY\x01\x00")
+    with pytest.raises(
+        DataError, match=r"a.txt is no list of ids, one a line: it is no text; .*npy"
+    ):
+        read_names(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text(f"{2**63}\n")
+    with pytest.raises(DataError, match=r"a.txt is no list of ids: one is beyond 64 bits"):
+        read_names(tmp_path / "a.txt")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="no column 'id' or 'uid'"):
         read_names(tmp_path / "x.parquet")

@@ -15,7 +15,7 @@ from numpy import ndarray
 from superbatch.actors.duties import ASKED_AT_ONCE, Duties
 from superbatch.actors.fleet import Rates
 from superbatch.actors.news import Crashed, Died, Found, News, Ready, Studied, Transport
-from superbatch.errors import RunError
+from superbatch.errors import Failed
 from superbatch.types import Metrics
 
 
@@ -66,7 +66,7 @@ class Crew(Generic[A]):
     fewer would do (`fleet_size`).
 
     An actor that dies, or says nothing of a number for ``timeout`` seconds, is replaced, and what
-    it held is given out again. Raises ``RunError`` where an actor meets an error, or five for each
+    it held is given out again. Raises ``Failed`` where an actor meets an error, or five for each
     of ``count`` are lost in a row.
     """
 
@@ -199,7 +199,7 @@ class Crew(Generic[A]):
             case Crashed(_, number, error):
                 if error is not None:
                     raise error
-                raise RunError(f"an actor failed{self._words.at(number)}:\n\n{news.traceback}")
+                raise Failed(f"an actor failed{self._words.at(number)}:\n\n{news.traceback}")
             case answer:
                 if self._duties.finish(answer.actor, answer.number, answer):  # type: ignore[arg-type]
                     self._rates.scored(answer.seconds)
@@ -222,7 +222,7 @@ class Crew(Generic[A]):
         self.lost += 1
         self._in_vain += 1
         if self._in_vain >= LOST_IN_VAIN * self._count:
-            raise RunError(
+            raise Failed(
                 f"{self._in_vain} actors were lost in a row and nothing came of it between; the "
                 f"last one{self._words.at(held[0] if held else None)}: {how}; try "
                 f"{self._words.lighter}, and go on with --resume"

@@ -1,13 +1,14 @@
 """The command line: ``superbatch COMMAND``. One module a command, loaded when it is used."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from superbatch import launch
-from superbatch.errors import Stopped, SuperbatchError
+from superbatch.errors import Failed, Stopped, SuperbatchError
 
 
 COMMANDS: Mapping[str, str] = {
@@ -30,8 +31,15 @@ DONE, FAILED, BAD_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv``; 0 done, 1 failed or stopped, 2 bad usage or bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    show_what_can_be_shown()
     with launch.one_voice():
         return launch.leave(ended(words))
+
+
+def show_what_can_be_shown() -> None:
+    """Let characters that standard output has no code for be a question mark, not an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def ended(words: Sequence[str]) -> int:
@@ -40,9 +48,16 @@ def ended(words: Sequence[str]) -> int:
         code = dispatched(words)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone, as ``head`` does
+        code = FAILED
+    except OSError as error:
+        code = system_refuses(error)
+    else:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError:
         # Nothing more is written, not even what Python still holds when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     return code
 
 
@@ -66,8 +81,6 @@ def dispatched(words: Sequence[str]) -> int:
 
 def guarded(name: str, rest: Sequence[str]) -> int:
     """Run one command; what a user can mend is one message, without a traceback."""
-    from superbatch.files import out_of_space
-
     try:
         if name != "train":
             launch.refuse_several(name)
@@ -75,16 +88,26 @@ def guarded(name: str, rest: Sequence[str]) -> int:
     except launch.Silent:
         return FAILED
     except SuperbatchError as error:
-        return complain(str(error), FAILED if isinstance(error, Stopped) else BAD_USAGE)
-    except OSError as error:
-        if not out_of_space(error):
-            raise
-        return complain(f"no space left on the device: {error}", BAD_USAGE)
+        return complain(str(error), FAILED if isinstance(error, Stopped | Failed) else BAD_USAGE)
     except KeyboardInterrupt:
         return complain("interrupted", FAILED)
     except SystemExit as leaving:  # how tyro ends on --help and on a flag that does not exist
         return leaving.code if isinstance(leaving.code, int) else BAD_USAGE
     return code
+
+
+def system_refuses(error: OSError) -> int:
+    """Say what the system refuses; an error that does not say so itself is raised again."""
+    from superbatch.files import out_of_space, refusal
+
+    reason = refusal(error)
+    if reason is None:
+        raise error
+    if out_of_space(error):
+        return complain(f"no space left on the device: {error}", FAILED)
+    # Without a name the error's own words have it, as pyarrow's do.
+    what = f"{error.filename}: {reason}" if error.filename else f"a file: {error.strerror}"
+    return complain(f"cannot read or write {what}", BAD_USAGE)
 
 
 def overview() -> str:

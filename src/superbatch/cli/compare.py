@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
 from superbatch.checks import check
-from superbatch.cli.output import console
+from superbatch.cli.output import console, say
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError, Stopped
-from superbatch.files import write_json
+from superbatch.files import read_json, write_json
 from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
 from superbatch.roles import uses_reference
 
@@ -144,7 +144,7 @@ def claim(plan: Plan) -> None:
     """Write the plan, or find it written: a folder with any other plan or content is refused."""
     path = plan.out / "plan.json"
     runs = [config.model_dump(mode="json") for config in plan.runs]
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == runs:
+    if path.is_file() and alike(read_json(path, list, "restore it, or give a new --out"), runs):
         return
     if plan.out.exists():
         begun = not plan.out.is_dir() or any(entry != path for entry in plan.out.iterdir())
@@ -156,6 +156,16 @@ def claim(plan: Plan) -> None:
         if begun:
             raise RunError(f"{plan.out} exists and is no comparison; give a new --out")
     write_json(path, runs)
+
+
+def alike(ours: list[Any], theirs: list[Any]) -> bool:
+    """Whether two plans are of the same runs, wherever these are written."""
+    return [without_out(run) for run in ours] == [without_out(run) for run in theirs]
+
+
+def without_out(run: Any) -> Any:
+    """``run`` but for its folder: ``out`` may be spelled otherwise, and folders move."""
+    return {name: x for name, x in run.items() if name != "out"} if isinstance(run, dict) else run
 
 
 def train_all(plan: Plan, around: "Surroundings") -> None:
@@ -246,7 +256,9 @@ def show(
 ) -> None:
     """The comparison, and what was run again to confirm it."""
     from superbatch.cli.confirm import confirmation, confirmation_table
+    from superbatch.cli.progress import DIVERGED
     from superbatch.report.table import comparison_table
+    from superbatch.run import RunFolder
 
     confirmed = confirmation(comparison, again)
     if confirmed:
@@ -259,4 +271,6 @@ def show(
     if confirmed:
         out.print(confirmation_table(confirmed))
     for folder in folders(plan):
-        out.print(f"run folder {folder}", highlight=False, soft_wrap=True)
+        say(f"run folder {folder}")
+        if RunFolder(folder).diverged():
+            say(DIVERGED)

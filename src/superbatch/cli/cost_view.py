@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from superbatch.cli.output import console
@@ -100,7 +101,7 @@ def actors_table(actors: Sequence[Mapping[str, Any]], beta: float) -> Table:
     scale = max(abs(row["full"]["saving"]) for row in actors) or 1.0
     for row in actors:
         table.add_row(
-            row["actor"],
+            escape(row["actor"]),
             f"{row['times_cheaper']:.4g}",
             f"{row['paper']['saving']:+.1%}",
             f"{row['full']['saving']:+.1%}",

@@ -7,10 +7,25 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from superbatch.cli.output import console
-from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
-from superbatch.config import Config
+from superbatch.cli.output import console, say
+from superbatch.cli.settings import JsonSwitch, Offered, Settings, Switch, leading_words, parse
+from superbatch.config import Config, Contrastive, Data, Models, Optimise, Record
 from superbatch.errors import ConfigError
+
+
+OFFERED: Offered = {
+    Config: ("task", "device", "data", "models", "contrastive", "optimise", "record"),
+    Data: (
+        *("path", "label", "image", "text", "vocabulary", "context", "image_size", "memory_gb"),
+        *("eval_path", "eval_label", "evaluation_fraction", "seed"),
+    ),
+    # What a weights file that others wrote does not say.
+    Models: ("learner",),
+    Contrastive: ("loss",),
+    Optimise: ("bf16",),
+    Record: ("evaluate_batch",),
+}
+"""The settings that decide what an evaluation finds; the others are of training."""
 
 
 class Evaluate(BaseModel):
@@ -34,10 +49,10 @@ class Evaluate(BaseModel):
 def run(argv: Sequence[str]) -> int:
     """Evaluate the checkpoint (weights, or a finished run) that ``argv`` names."""
     words, flags = leading_words(argv)
-    arguments = parse(Evaluate, Evaluate(), flags, "evaluate CKPT")
+    arguments = parse(Evaluate, Evaluate(), flags, "evaluate CKPT", offered=OFFERED)
     if len(words) != 1:
         raise ConfigError(f"evaluate needs one checkpoint and was given {len(words)}")
-    from superbatch.cli.evaluating import labelled, retrieved, task_of_checkpoint
+    from superbatch.cli.evaluating import labelled, refuse_labels, retrieved, task_of_checkpoint
 
     checkpoint = words[0]
     by_labels = arguments.zero_shot is not None or arguments.linear_probe
@@ -46,6 +61,10 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(
             f"{checkpoint} learned labels; --zero-shot and --linear-probe are for checkpoints of "
             "image-text pairs, evaluate this one without them"
+        )
+    if not by_labels:
+        refuse_labels(
+            checkpoint, learned, "give such shards, or add --zero-shot PROMPTS or --linear-probe"
         )
     if not arguments.linear_probe:
         learned = whole_data(learned)
@@ -69,9 +88,9 @@ def whole_data(config: Config) -> Config:
 
 def show(numbers: Mapping[str, Any]) -> None:
     """The numbers in a line or two; of classes a table, the worst first."""
+    from rich.markup import escape
     from rich.table import Table
 
-    out = console()
     said = {
         "top1": "top-1",
         "top5": "top-5",
@@ -88,9 +107,7 @@ def show(numbers: Mapping[str, Any]) -> None:
         for k in (1, 5, 10)
     }
     shown = [f"{word} {numbers[name]:.4f}" for name, word in said.items() if name in numbers]
-    out.print(
-        "   ".join(shown), f"  of {numbers['examples']} examples", highlight=False, soft_wrap=True
-    )
+    say("   ".join(shown) + f"   of {numbers['examples']} examples")
     if "per_class" not in numbers:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -102,5 +119,5 @@ def show(numbers: Mapping[str, Any]) -> None:
         if share is not None
     ]
     for name, share in sorted(shares, key=lambda pair: pair[1]):
-        table.add_row(name, f"{share:.4f}")
-    out.print(table)
+        table.add_row(escape(name), f"{share:.4f}")
+    console().print(table)

@@ -9,6 +9,7 @@ from torch import nn
 from superbatch.checkpoint import load_weights
 from superbatch.config import Config
 from superbatch.devices import pick_device
+from superbatch.errors import ConfigError
 from superbatch.evaluation import (
     evaluate_linear_probe,
     evaluate_zero_shot,
@@ -48,6 +49,19 @@ def task_of_checkpoint(checkpoint: str, config: Config) -> Config:
         contrastive={"loss": about["loss"]},
         models={"learner": about["model"]},
     )
+
+
+def refuse_labels(checkpoint: str, config: Config, way_out: str) -> None:
+    """Raise ``ConfigError`` with the ``way_out`` where a model of pairs is to be shown labels."""
+    path = Path(config.data.path)
+    by_class = path.is_dir() and not list(path.glob("*.tar"))
+    by_class = by_class and any(entry.is_dir() for entry in path.iterdir())
+    labelled = str(path) == "digits" or path.suffix in (".npz", ".parquet") or by_class
+    if config.task == "image_text" and labelled:
+        raise ConfigError(
+            f"{checkpoint} learned images with captions, which come from tar shards, and {path} "
+            f"has images with labels; {way_out}"
+        )
 
 
 def retrieved(checkpoint: str, config: Config) -> dict[str, Any]:

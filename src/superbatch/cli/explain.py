@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from rich.markup import escape
 from rich.table import Table
 
-from superbatch.cli.output import console
+from superbatch.cli.output import console, say
 from superbatch.cli.report import open_training_data
 from superbatch.cli.settings import JsonSwitch, Switch, parse
 from superbatch.errors import ConfigError, SuperbatchError
@@ -130,16 +130,16 @@ def show(
     notes: Sequence[str],
 ) -> None:
     """The table, how many examples it leaves out, and how to read it."""
-    out, step = console(), explanation.circumstances
+    step = explanation.circumstances
     title = (
         f"step {explanation.step}: {step.size} drawn, {step.count} scored, "
         f"by {step.criterion} at temperature {step.temperature:g}"
     )
-    out.print(table(title, list(step.medians), shown, seen))
+    console().print(table(title, list(step.medians), shown, seen))
     if left_out := len(explanation.examples) - len(shown):
-        out.print(f"{left_out} more; --top 0 shows all", highlight=False)
+        say(f"{left_out} more; --top 0 shows all")
     for note in notes:
-        out.print(note, highlight=False, markup=False, soft_wrap=True)
+        say(note)
 
 
 def table(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import CheckpointError, ConfigError
@@ -39,5 +39,5 @@ def run(argv: Sequence[str]) -> int:
             "as they are"
         )
     export_open_clip(two_tower(words[0], learned), arguments.out)
-    console().print(f"wrote {arguments.out}", highlight=False, soft_wrap=True)
+    say(f"wrote {arguments.out}")
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, Field
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import JsonSwitch, Switch, parse
 from superbatch.errors import ConfigError
 
@@ -122,7 +122,6 @@ def described(order: "orders.Order", path: Path) -> dict[str, Any]:
 
 def show(numbers: dict[str, Any]) -> None:
     """The same as two sentences, and the command that uses it."""
-    out = console()
     names = ", ".join(run["name"] for run in numbers["runs"])
     for line in (
         f"{numbers['kind']} order of {numbers['examples']} examples from {names}: "
@@ -130,4 +129,4 @@ def show(numbers: dict[str, Any]) -> None:
         f"wrote {numbers['order']} ({numbers['bytes_per_example']:.1f} bytes an example); "
         f"learn from it with superbatch train uniform --data.order {numbers['order']}",
     ):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)

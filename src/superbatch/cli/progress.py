@@ -15,8 +15,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from superbatch import launch
-from superbatch.cli.output import console
+from superbatch.cli.output import console, say
 from superbatch.prefixes import si
+from superbatch.run import RunFolder
 from superbatch.surroundings import Status, Surroundings
 
 
@@ -54,7 +55,7 @@ class Bars:
         self._started: dict[str, tuple[float, int]] = {}
         self._said = 0.0
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[rate]}"),
@@ -84,7 +85,7 @@ class Bars:
             left = f"{(status.steps - status.step) / rate:.0f} s left" if rate else ""
             place = f"{status.step}/{status.steps}"
             line = "  ".join(filter(None, (status.title, place, speed, left, described(numbers))))
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _bar(self, status: Status, speed: str, text: str) -> None:
         if status.title not in self._tasks:
@@ -142,22 +143,18 @@ def watched(*, quiet: bool, references: Path | None = None) -> Iterator[Surround
 
 def show_summary(summary: Mapping[str, Any]) -> None:
     """What a run came to and what it cost, as its last lines."""
-    out = console()
     found = ", ".join(
         f"{name.replace('_', ' ')} {value:.4f}"
         for name, value in summary["val"].items()
         if isinstance(value, float)
     )
-    out.print(
-        f"\n{summary['recipe']} (seed {summary['seed']}): {found}, "
-        f"after {summary['steps']} updates",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"\n{summary['recipe']} (seed {summary['seed']}): {found}, after {summary['steps']} updates"
     )
-    out.print(costs(summary))
+    console().print(costs(summary))
     for note in notes(summary):
-        out.print(note, highlight=False, markup=False, soft_wrap=True)
-    out.print(f"checkpoint {summary['checkpoint']}", highlight=False, soft_wrap=True)
+        say(note)
+    say(f"checkpoint {summary['checkpoint']}")
 
 
 def costs(summary: Mapping[str, Any]) -> Table:
@@ -184,6 +181,12 @@ def costs(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+DIVERGED = (
+    "the learner's loss is not a number any more: it has diverged; try a lower "
+    "--optimise.learning-rate"
+)
+
+
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader should know besides: clean shares, bad data and scores, the reference."""
     lines = []
@@ -193,6 +196,9 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             f"true labels or captions: {selection['clean_share']:.3f} of the chosen, "
             f"{selection['clean_share_pool']:.3f} of all that were seen"
         )
+    folder = RunFolder(Path(summary["checkpoint"]).parents[1])
+    if folder.diverged():
+        lines.append(DIVERGED)
     if selection["non_finite_scores"]:
         lines.append(f"{selection['non_finite_scores']} scores were not finite and never chosen")
     lost = (summary.get("actors") or {}).get("actors/lost", 0)

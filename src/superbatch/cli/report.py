@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import BaseModel, ValidationError
 
-from superbatch.cli.output import console
+from superbatch.cli.output import console, say
 from superbatch.cli.settings import JsonSwitch, Switch, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError
@@ -104,10 +104,9 @@ def show(comparison: Comparison, written: Sequence[Path]) -> None:
     """The table, the verdict, and where the page is."""
     from superbatch.report.verdict import verdict
 
-    out = console()
-    out.print(comparison_table(comparison))
+    console().print(comparison_table(comparison))
     said = verdict(comparison)
     for sentence in (said.headline, *said.details):
-        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        say(sentence)
     for path in written:
-        out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+        say(f"wrote {path}")

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 from pydantic import BaseModel, Field
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import JsonSwitch, Switch, leading_words, parse
 from superbatch.config import Contrastive, Data, RaySettings, Section
 from superbatch.errors import ConfigError
@@ -69,6 +69,11 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"score takes flags only and was given {' '.join(words)}; see --model")
     if not arguments.model or not arguments.out:
         raise ConfigError("score needs a checkpoint and a table: --model CKPT --out TABLE")
+    if Path(arguments.out).is_dir():
+        raise ConfigError(
+            f"--out {arguments.out} is a folder; name a file, such as "
+            f"{Path(arguments.out) / 'losses.parquet'}"
+        )
     if arguments.append and Path(arguments.append).resolve() == Path(arguments.out).resolve():
         raise ConfigError(f"--append and --out are both {arguments.out}; give another --out")
     if arguments.append and arguments.embeddings:
@@ -92,7 +97,6 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json_:
         print(json.dumps(done, indent=2))
     else:
-        out = console()
         left_out = f"{done['skipped']} broken images and {done['not_finite']} losses not finite"
-        out.print(f"{done['rows']} rows in {done['table']}; left out: {left_out}", highlight=False)
+        say(f"{done['rows']} rows in {done['table']}; left out: {left_out}")
     return 0

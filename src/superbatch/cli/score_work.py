@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from superbatch.cli.evaluating import task_of_checkpoint
+from superbatch.cli.evaluating import refuse_labels, task_of_checkpoint
 from superbatch.cli.score import Score
 from superbatch.config import Config
 from superbatch.devices import pick_device
@@ -113,6 +113,8 @@ def config_of(arguments: Score, checkpoints: Sequence[str]) -> Config:
         data=arguments.data.model_dump() | {"eval_path": None, "holdout_fraction": 0.0},
     )
     found = {path: task_of_checkpoint(path, asked) for path in checkpoints}
+    for path, learned in found.items():
+        refuse_labels(path, learned, "give such shards, or a checkpoint that learned labels")
     first = next(iter(found.values()))
     for path, other in found.items():
         if (other.task, other.data, other.contrastive) != (

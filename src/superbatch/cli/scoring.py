@@ -67,8 +67,9 @@ def scored(arguments: Score, command: Sequence[str]) -> dict[str, Any]:
             "embeddings": arguments.embeddings,
         }
     )
-    count = score_left(work, rows, parts)
-    finish(work, parts, count, draft)
+    with parts.alone():
+        count = score_left(work, rows, parts)
+        finish(work, parts, count, draft)
     return summary(out)
 
 
@@ -115,10 +116,10 @@ def finish(work: Work, parts: Parts, count: int, draft: Provenance) -> None:
     out, columns = Path(work.arguments.out), list(draft.columns)
     totals = parts.totals(count, of=len(work.problem.examples.ids))
     if totals.rows == 0 and not work.arguments.append:
+        again = f"; or remove {parts.folder} and try without --bf16" * work.arguments.bf16
         raise RunError(
-            f"not one loss of {draft.data} is finite; look at the training of "
-            f"{', '.join(work.checkpoints.values())}, or remove {parts.folder} and try without "
-            "--bf16"
+            f"not one loss of {draft.data} is finite: {', '.join(work.checkpoints.values())} has "
+            f"diverged; score with another checkpoint{again}"
         )
     update = {
         "fingerprint": totals.fingerprint,

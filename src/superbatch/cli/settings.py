@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,10 +11,17 @@ from typing import Annotated, Any, TypeVar
 import tyro
 import yaml
 from pydantic import BaseModel, ValidationError
+from tyro.constructors import (
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from superbatch import launch
-from superbatch.config import Config
+from superbatch.config import Config, Section, wrong_values
 from superbatch.errors import ConfigError
+from superbatch.recipes import recipe
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -29,14 +36,28 @@ JsonSwitch = Annotated[Switch, tyro.conf.arg(name="json")]
 """``--json``, for a field that cannot be named like the module."""
 
 
-def parse(kind: type[T], default: T, argv: Sequence[str], command: str) -> T:
+Offered = Mapping[type[Section], Collection[str]]
+"""The fields that are flags, of the sections that have fields which are none."""
+
+ALL_BUT_RECIPE: Offered = {Config: tuple(name for name in Config.model_fields if name != "recipe")}
+"""A recipe is named by the word after the command: as a flag it would only be a label."""
+
+
+def parse(
+    kind: type[T],
+    default: T,
+    argv: Sequence[str],
+    command: str,
+    *,
+    offered: Offered = ALL_BUT_RECIPE,
+) -> T:
     """``default`` with what ``argv`` changes. tyro ends the program on a flag it does not know.
 
     Raises ``ConfigError`` naming each flag whose value is out of range.
     """
     shown = io.StringIO()
     try:
-        with redirect_stderr(shown):
+        with redirect_stderr(shown), offering(offered):
             return tyro.cli(
                 kind,
                 default=default,
@@ -58,13 +79,31 @@ def parse(kind: type[T], default: T, argv: Sequence[str], command: str) -> T:
         raise
 
 
-def wrong_values(error: ValidationError, name: Callable[[str, Sequence[str]], str]) -> str:
-    """Each bad value as a clause; ``name`` names a field by its model's title and path there."""
-    return "; ".join(
-        f"{name(error.title, [str(part) for part in one['loc']])}: {one['msg']} "
-        f"(it is {one['input']!r})"
-        for one in error.errors()
-    )
+def offering(offered: Offered) -> ConstructorRegistry:
+    """Within: tyro makes no flags of the fields of ``offered``'s sections that it does not name."""
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type not in offered:
+            return None
+        fields = tuple(
+            StructFieldSpec(
+                name,
+                type=field.annotation if name in offered[info.type] else hidden(field.annotation),
+                default=getattr(info.default, name),
+                helptext=field.description,
+            )
+            for name, field in info.type.model_fields.items()
+        )
+        return StructConstructorSpec(info.type, fields)
+
+    return registry
+
+
+def hidden(kind: Any) -> Any:
+    """A type of which tyro makes no flag and says nothing."""
+    return tyro.conf.Fixed[tyro.conf.Suppress[kind]]  # type: ignore[misc]
 
 
 def flag_of(title: str, path: Sequence[str]) -> str:
@@ -75,8 +114,15 @@ def flag_of(title: str, path: Sequence[str]) -> str:
 
 
 def read_config(path: str) -> Config:
-    """The configuration in a JSON or YAML file. Raises ``ConfigError`` naming each bad field."""
+    """The configuration in a JSON or YAML file: what it says, over the recipe that it names.
+
+    Raises ``ConfigError`` naming each bad field.
+    """
     file = Path(path)
+    if file.is_dir():
+        raise ConfigError(
+            f"--config {path} is a folder and a file is wanted; a run's is {file / 'config.json'}"
+        )
     if not file.is_file():
         raise ConfigError(f"--config {path}: there is no such file")
     try:
@@ -87,11 +133,33 @@ def read_config(path: str) -> Config:
         raise ConfigError(
             f"--config {path} is not valid {file.suffix or 'YAML'}: {reason}"
         ) from error
+    return config_of(values, f"--config {path}")
+
+
+def config_of(values: Any, place: str) -> Config:
+    """``values`` over the settings of the recipe that they name; ``place`` is where they are.
+
+    Raises ``ConfigError`` naming each bad field.
+    """
     try:
+        if isinstance(values, dict) and isinstance(name := values.get("recipe"), str):
+            values = over(recipe(name).model_dump(), values)
         return Config.model_validate(values)
     except ValidationError as error:
-        wrong = wrong_values(error, lambda title, place: ".".join(place) or "the whole")
-        raise ConfigError(f"--config {path}: {wrong}") from error
+        raise ConfigError(f"{place}: {wrong_values(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """``below`` with the fields that ``values`` name, also of sections, replaced."""
+    both = dict(below)
+    for name, value in values.items():
+        under = below.get(name)
+        if isinstance(under, dict) and isinstance(value, dict):
+            value = over(under, value)
+        both[name] = value
+    return both
 
 
 def leading_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:

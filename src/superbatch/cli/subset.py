@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import JsonSwitch, Switch, leading_words, parse
 from superbatch.config import Data
 from superbatch.errors import ConfigError, DataError
@@ -26,7 +26,8 @@ class Subset(BaseModel):
     """
 
     table: str = ""
-    """A table of losses, or DataComp's metadata: a parquet file, or a folder of them."""
+    """A table of losses (or TABLE::COLUMN), or DataComp's metadata: a parquet file, or a folder of
+    them."""
     column: str | None = None
     """What examples are compared by; none: the table's only column."""
     minus: str | None = None
@@ -58,7 +59,10 @@ def run(argv: Sequence[str]) -> int:
     check(arguments, words)
     from superbatch.tables.named import write_names  # slow to import: only once flags are good
 
-    found, kept, keep = chosen(arguments)
+    found, values, keep = valued(arguments)
+    kept = chosen(arguments, found, values, keep)
+    if len(kept) == 0:
+        raise DataError(none_kept(arguments, values))
     best = found.take(kept)
     if arguments.uids is not None:
         from superbatch.tables.named import with_uids
@@ -70,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps(said, indent=2))
     else:
         share = f"{len(kept)} of {len(found.names)} examples, those with {keep} values"
-        console().print(f"{share}, in {arguments.out}", highlight=False, soft_wrap=True)
+        say(f"{share}, in {arguments.out}")
     return 0
 
 
@@ -91,29 +95,45 @@ def check(arguments: Subset, words: Sequence[str]) -> None:
         raise ConfigError("--per-class keeps a fraction of each class; give --fraction")
 
 
-def chosen(arguments: Subset) -> tuple["Named", "np.ndarray", Literal["low", "high"]]:
-    """All examples, the places of the best, and which values were good."""
-    from superbatch.tables import subset
+def valued(arguments: Subset) -> tuple["Named", "np.ndarray", Literal["low", "high"]]:
+    """The examples to choose from, what they are compared by, and which values are good."""
+    from superbatch.tables.file import place_of
     from superbatch.tables.named import read_named
 
-    columns = [arguments.column] + ([arguments.minus] if arguments.minus else [])
-    found = read_named(Path(arguments.table), columns)
+    path, column = place_of(arguments.table)
+    columns = [arguments.column or column] + ([arguments.minus] if arguments.minus else [])
+    found = read_named(path, columns)
     values, *subtracted = found.values.values()
     is_loss = next(iter(found.values)).startswith("loss") and not subtracted
     keep = arguments.keep or ("low" if is_loss else "high")
     values = values - subtracted[0] if subtracted else values
     if arguments.within is not None:
         found, values = among(arguments.within, found, values)
+    return found, values, keep
+
+
+def chosen(
+    arguments: Subset, found: "Named", values: "np.ndarray", keep: Literal["low", "high"]
+) -> "np.ndarray":
+    """The places of the best."""
+    from superbatch.tables import subset
+
     if arguments.threshold is not None:
-        kept = subset.within(values, threshold=arguments.threshold, keep=keep)
-    elif arguments.per_class:
-        assert arguments.fraction is not None
-        classes = labels(arguments, found)
-        kept = subset.best_of_each_class(values, classes, fraction=arguments.fraction, keep=keep)
-    else:
-        assert arguments.fraction is not None
-        kept = subset.best(values, fraction=arguments.fraction, keep=keep)
-    return found, kept, keep
+        return subset.within(values, threshold=arguments.threshold, keep=keep)
+    assert arguments.fraction is not None
+    if not arguments.per_class:
+        return subset.best(values, fraction=arguments.fraction, keep=keep)
+    classes = labels(arguments, found)
+    return subset.best_of_each_class(values, classes, fraction=arguments.fraction, keep=keep)
+
+
+def none_kept(arguments: Subset, values: "np.ndarray") -> str:
+    """Why the list would be empty."""
+    asked = ("--threshold", arguments.threshold)
+    if arguments.threshold is None:
+        asked = ("--fraction", arguments.fraction)
+    there = f"; their values go from {values.min():.6g} to {values.max():.6g}" * bool(len(values))
+    return f"{asked[0]} {asked[1]:g} keeps not one of {len(values)} examples{there}"
 
 
 def among(path: str, found: "Named", values: "np.ndarray") -> tuple["Named", "np.ndarray"]:

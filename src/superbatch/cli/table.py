@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from superbatch.cli.output import console
+from superbatch.cli.output import say
 from superbatch.cli.settings import JsonSwitch, leading_words, parse
 from superbatch.config import Data
 from superbatch.errors import ConfigError
@@ -103,15 +103,14 @@ def show(path: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(said, indent=2))
         return
-    out = console()
     for name, value in said.items():
         if name == "columns":
             for column, scorer in value.items():
                 facts = ", ".join(f"{fact} {given}" for fact, given in scorer.items())
-                out.print(f"{column}: {facts}", highlight=False, soft_wrap=True)
+                say(f"{column}: {facts}")
         else:
             text = " ".join(value) if isinstance(value, list) else value
-            out.print(f"{name}: {text}", highlight=False, soft_wrap=True)
+            say(f"{name}: {text}")
 
 
 def verify(arguments: Verify, words: Sequence[str]) -> None:
@@ -123,14 +122,10 @@ def verify(arguments: Verify, words: Sequence[str]) -> None:
     if arguments.json_:
         print(json.dumps(found, indent=2))
         return
-    out = console()
-    out.print(f"{found['rows']} rows, all read: in order, finite, undamaged", highlight=False)
-    out.print(
-        f"of this data; {found['missing']} of its examples have no row",
-        highlight=False,
-    )
+    say(f"{found['rows']} rows, all read: in order, finite, undamaged")
+    say(f"of this data; {found['missing']} of its examples have no row")
     for column, facts in found["columns"].items():
-        out.print(f"{column}: {facts['said']}", highlight=False, soft_wrap=True)
+        say(f"{column}: {facts['said']}")
 
 
 def put_together(
@@ -162,4 +157,4 @@ def tell(written: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(written, indent=2))
     else:
         columns = ", ".join(written["columns"])
-        console().print(f"{written['rows']} rows in {written['table']}: {columns}", highlight=False)
+        say(f"{written['rows']} rows in {written['table']}: {columns}")

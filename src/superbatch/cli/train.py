@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,9 @@ from pydantic import BaseModel
 from superbatch import launch
 from superbatch.checks import check
 from superbatch.cli.settings import JsonSwitch, Settings, leading_words, parse, read_config
-from superbatch.config import Config
+from superbatch.config import Config, config_of_run
 from superbatch.errors import ConfigError
-from superbatch.places import check_launcher
+from superbatch.places import check_launcher, without_effect
 from superbatch.recipes import RECIPES, recipe, resolved
 
 
@@ -39,6 +40,7 @@ def run(argv: Sequence[str]) -> int:
         refuse_launched()
     if resumed is None:
         check(resolved(settings))
+        warn(settings)
     elif on_ray:
         check_launcher(settings)
     train = by_ray if on_ray else here
@@ -47,6 +49,13 @@ def run(argv: Sequence[str]) -> int:
 
     show(summary, as_json=arguments.json_, table=show_summary)
     return 0
+
+
+def warn(settings: Config) -> None:
+    """Say, on the error stream, which settings have no effect."""
+    if launch.first():
+        for said in without_effect(settings):
+            print(f"superbatch: {said}", file=sys.stderr)
 
 
 def here(settings: Config, resumed: Path | None, *, quiet: bool) -> dict[str, Any]:
@@ -97,7 +106,14 @@ def arguments_of(argv: Sequence[str]) -> tuple[Train, Path | None]:
     if len(words) > 1:
         raise ConfigError(f"train takes one recipe and was given {' '.join(words)}; see compare")
     asks_help = any(flag in ("-h", "--help") for flag in flags)
-    if sum(map(bool, (words, resumed, config_file))) != 1 and not asks_help:
+    named = {"recipe": " ".join(words), "--config": config_file, "--resume": resumed}
+    given = [f"{what} {name}" for what, name in named.items() if name]
+    if len(given) > 1:
+        raise ConfigError(
+            f"train takes a recipe, or --config FILE, or --resume RUN, and was given "
+            f"{' and '.join(given)}; give one of them"
+        )
+    if not given and not asks_help:
         raise ConfigError(
             f"train needs a recipe ({', '.join(RECIPES)}), or --config FILE, or --resume RUN"
         )
@@ -122,8 +138,12 @@ WHERE = ("launcher", "count", "cpus", "gpus", "resource", "restarts")
 
 def settings_of(resumed: str | None) -> Config:
     """Those that the run was started with, where there is one."""
-    path = Path(resumed or "", "config.json")
-    return read_config(str(path)) if resumed and path.is_file() else Config()
+    if not resumed or not Path(resumed, "config.json").is_file():
+        return Config()
+    from superbatch.run import RunFolder
+
+    folder = RunFolder(Path(resumed))
+    return config_of_run(folder.config(), folder.path)
 
 
 def elsewhere(settings: Config, begun: Config) -> Config:

@@ -14,7 +14,7 @@ from superbatch.passes import traceless
 from superbatch.problems import Problem, problem_of
 from superbatch.problems.weights import weights_hash
 from superbatch.tables.check import check_data, recompute, verify_file, verify_weights
-from superbatch.tables.file import TableFile
+from superbatch.tables.file import TableFile, place_of
 from superbatch.tables.losses import LossTable
 
 
@@ -23,9 +23,10 @@ def verified(arguments: Verify, path: Path) -> dict[str, Any]:
 
     Raises ``DataError`` for whatever is wrong with it.
     """
-    file = TableFile(path)
-    if arguments.column is not None or arguments.model is not None:
-        columns = [file.column(arguments.column)]
+    path, named = place_of(path)
+    file, column = TableFile(path), arguments.column or named
+    if column is not None or arguments.model is not None:
+        columns = [file.column(column)]
     else:
         columns = list(file.columns)
     verify_file(file)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from superbatch.errors import ConfigError, DataError
+from superbatch.errors import ConfigError, Diverged
 from superbatch.joint.factors import LogitFactors
 from superbatch.joint.scores import JointScores
 from superbatch.selection import sample_indices
@@ -38,14 +38,14 @@ def joint_indices(
     one chunk alone is the independent selection by ``own_losses``.
 
     Raises ``ConfigError`` for more pairs than there are or chunks that do not divide ``count``,
-    ``DataError`` for more pairs than have a finite loss.
+    ``Diverged`` for more pairs than have a finite loss.
     """
     scores = JointScores(factors, weights, loss=loss)
     wanted = scores.alone()
     check_chunks(count, chunks, len(wanted))
     finite = torch.isfinite(wanted)
     if finite.sum() < count:
-        raise DataError(
+        raise Diverged(
             f"{count} pairs are wanted and only {int(finite.sum())} of {len(wanted)} have a finite "
             "loss; a model that scores has diverged, or the data makes its loss infinite"
         )

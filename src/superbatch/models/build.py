@@ -88,13 +88,20 @@ def _build_timm(
     default = timm.get_pretrained_cfg(name)
     if default is not None and default.fixed_input_size:
         options["img_size"] = image_size
+    model: nn.Module
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+        model = timm.create_model(name, pretrained=False, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"timm's {name} cannot be built for {channels} x {image_size} x {image_size} images "
             f"and {classes} classes: {error}"
         ) from error
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (0,))
+    if max(patch) > image_size:
+        raise ConfigError(
+            f"timm's {name} cuts images into patches of {max(patch)} pixels a side and images have "
+            f"{image_size}; give --data.image-size {max(patch)} or more, or another model"
+        )
     return model
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from superbatch.errors import ConfigError
@@ -70,7 +70,12 @@ def export_open_clip(model: nn.Module, folder: Path) -> None:
     architecture.pop("init_logit_bias", None)
     if "logit_bias" in state:
         architecture["init_logit_bias"] = state["logit_bias"].item()
-    write_atomically(folder / WEIGHTS_FILE, lambda beside: save_file(state, beside))
+    serialised = save(state)
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(serialised)  # what the disk refuses safetensors would hide
+
+    write_atomically(folder / WEIGHTS_FILE, write)
     write_json(folder / CONFIG_FILE, {**config, "model_cfg": architecture})
 
 

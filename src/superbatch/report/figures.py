@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from superbatch.errors import ConfigError
+from superbatch.files import writing
 from superbatch.report.curves import AXES, recipe_curve
 from superbatch.report.speedup import Comparison
 
@@ -19,15 +20,19 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
     Raises:
         ConfigError: matplotlib is not installed.
+        RunError: the disk refuses.
     """
     try:
         from matplotlib import rc_context
     except ImportError as error:
         raise ConfigError("figures need matplotlib: pip install 'superbatch[figures]'") from error
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     # Text stays text in both formats, and no date goes in: the same runs give the same files.
-    with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "superbatch"}):
+    with (
+        writing(folder),
+        rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "superbatch"}),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
         for axis in ("step", "flops/full"):
             for kind in ("svg", "pdf"):
                 name = f"{comparison.metric}-over-{axis}".replace("/", "-")

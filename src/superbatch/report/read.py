@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from superbatch.errors import RunError
+from superbatch.files import read_json
 
 
 Column = NDArray[np.float64]
@@ -156,15 +157,7 @@ def _data_field(run: Run, field: str) -> str | None:
 def _read_object(path: Path, **missing: Any) -> Any:
     if "missing" in missing and not path.is_file():
         return missing["missing"]
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{path} is not valid JSON ({error}); restore it or leave the run out"
-        ) from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} holds a {type(value).__name__}, not an object; restore it")
-    return value
+    return read_json(path, dict, "restore it or leave the run out")
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ same, so the finished table is too, however often the work was interrupted.
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +21,16 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from superbatch.errors import DataError, RunError
-from superbatch.files import write_atomically, write_json
+from superbatch.files import read_json, refusal, write_atomically, write_json
 from superbatch.sources.examples import BROKEN_LIMIT
 from superbatch.sources.reading import Rows, read_ahead
 from superbatch.tables.check import Readable
-from superbatch.tables.file import Piece, read
+from superbatch.tables.file import Piece
 from superbatch.tables.fingerprint import fingerprint, summed
 from superbatch.types import Batch, size, to_device
 
+
+T = TypeVar("T")
 
 Measure = Callable[[Batch], Mapping[str, Tensor]]
 """What is measured of a batch, by column: losses Float[n], embeddings Float[n, d]."""
@@ -77,7 +80,7 @@ class Parts:
         """
         path = self.folder / "about.json"
         if path.is_file():
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = read_json(path, dict, f"remove {self.folder} to score all again")
             unlike = [
                 f"{name} ({there.get(name)} and {about.get(name)})"
                 for name in sorted(there.keys() | about.keys())
@@ -90,6 +93,26 @@ class Parts:
                 )
         else:
             write_json(path, about)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within: no other process scores into the folder, which is claimed.
+
+        Raises ``RunError`` where one does. Systems without such locks do not notice.
+        """
+        with (self.folder / "about.json").open("rb") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"another superbatch score writes to {self.folder} now; wait until it ends, "
+                    "or give another --out"
+                ) from error
+            except (ImportError, OSError):
+                pass
+            yield
 
     def left(self, count: int) -> list[int]:
         """Which of ``count`` blocks are not finished."""
@@ -104,10 +127,7 @@ class Parts:
 
         Raises ``DataError`` as images do, if over 1 % of the data are broken.
         """
-        about = [
-            json.loads(pq.read_schema(self._path(number)).metadata[b"block"])
-            for number in range(count)
-        ]
+        about = [self._read(number, _about) for number in range(count)]
         rows, skipped, not_finite = (
             sum(one[name] for one in about) for name in ("rows", "skipped", "not_finite")
         )
@@ -121,8 +141,7 @@ class Parts:
     def tables(self, count: int) -> Iterator[pa.Table]:
         """The ``count`` blocks, all finished, in order."""
         for number in range(count):
-            path = self._path(number)
-            yield read(path, lambda path=path: pq.read_table(path))  # type: ignore[misc]
+            yield self._read(number, pq.read_table)
 
     def pieces(self, count: int, columns: Sequence[str]) -> Iterator[Piece]:
         """The rows of the ``count`` blocks with the losses in ``columns``."""
@@ -139,8 +158,28 @@ class Parts:
             self.folder.rename(done)
         shutil.rmtree(done, ignore_errors=True)
 
+    def _read(self, number: int, call: Callable[[Path], T]) -> T:
+        """What ``call`` reads of a block. A ``DataError`` says which file is damaged."""
+        path = self._path(number)
+        try:
+            return call(path)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            refused, reason = refusal(error), " ".join(str(error).split())
+        # Raised here, without a context, as `superbatch.tables.file.read` does.
+        if refused:
+            raise DataError(f"cannot read {path}: {refused}")
+        raise DataError(
+            f"{path} is damaged ({reason}); remove it, and the same command scores that block again"
+        )
+
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a block says it came to."""
+    about: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[b"block"])
+    return about
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from superbatch.actors.membership import (
     leave,
 )
 from superbatch.config import RaySettings
-from superbatch.errors import RunError, SuperbatchError
+from superbatch.errors import Failed, SuperbatchError
 from superbatch.scoring.blocks import Job, Parts, score
 
 
@@ -42,7 +42,7 @@ def score_on_ray(
 
     ``setup`` must be picklable; each actor calls it once. ``progress`` is told rows as blocks
     finish. An actor that is lost is replaced and its block scored again. Raises the first actor's
-    error, or ``RunError`` where a block's actors are lost three times; finished blocks stay.
+    error, or ``Failed`` where a block's actors are lost three times; finished blocks stay.
     """
     demands = Demands(settings.cpus, settings.gpus, settings.resource)
     joined, room = join(settings.address, demands), Room(demands)
@@ -70,7 +70,7 @@ def score_on_ray(
             except RayError as error:  # its actor, or what it had found, is gone
                 lost[number] += 1
                 if lost[number] == LOST_IN_VAIN:
-                    raise RunError(_in_vain(number, error)) from error
+                    raise Failed(_in_vain(number, error)) from error
                 left.append(number)
                 handle = actor.remote(stored)
             else:
@@ -92,7 +92,7 @@ def _keep(parts: Parts, number: int, outcome: Any, progress: Callable[[int], Non
         case SuperbatchError():
             raise outcome
         case str():
-            raise RunError(f"an actor failed while it scored block {number}:\n\n{outcome}")
+            raise Failed(f"an actor failed while it scored block {number}:\n\n{outcome}")
     table, rows = outcome
     parts.write(number, table)
     progress(rows)

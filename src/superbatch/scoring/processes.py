@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as processes
 
-from superbatch.errors import RunError, SuperbatchError
+from superbatch.errors import Failed, SuperbatchError
 from superbatch.scoring.blocks import Job, Parts, score
 
 
@@ -25,7 +25,7 @@ def score_in_processes(
 
     ``setup`` must be picklable; each process calls it once. ``progress`` is told rows as added.
     Threads are shared out evenly; sums are the same bits where a process has as many as one alone.
-    Raises the first process's error, or ``RunError`` if one was killed; finished blocks stay.
+    Raises the first process's error, or ``Failed`` if one was killed; finished blocks stay.
     """
     context = processes.get_context("spawn")
     told = context.Queue()
@@ -75,7 +75,7 @@ def _follow(actors: Sequence[Any], told: Any, progress: Callable[[int], None]) -
         ended = [actor.exitcode for actor in actors if actor.exitcode not in (None, 0)]
         if told.empty():
             if ended:
-                raise RunError(
+                raise Failed(
                     f"a scoring process ended with code {ended[0]} (-9: killed, often for want of "
                     "memory); give the same command again to go on from the finished blocks, or "
                     "a smaller --actors.count"

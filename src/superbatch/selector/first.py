@@ -7,13 +7,25 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from superbatch.criterion import Criterion
 from superbatch.errors import CheckpointError, ConfigError, DataError
+from superbatch.selector.lens import TaskLens
 from superbatch.selector.pytree import columns, take_rows
 from superbatch.selector.scorer import Scorer, Seer, bare
 from superbatch.types import Role
 
 
 Roles = Mapping[Role, Seer]
+
+
+def check_criterion(criterion: object) -> None:
+    """Refuse, with a ``ConfigError``, what is no criterion, such as the name of one."""
+    if not isinstance(criterion, Criterion):
+        raise ConfigError(
+            f"criterion is {criterion!r} and a Criterion is wanted; give one of "
+            "superbatch.criterion, such as superbatch.criterion.learnability, or weights of your "
+            "own: Criterion({'online': 1.0, 'reference': -1.0})"
+        )
 
 
 def check_first(scorer: Scorer, batch: Any, count: int, ids: Int64[Tensor, " B"] | None) -> None:
@@ -31,15 +43,31 @@ def check_first(scorer: Scorer, batch: Any, count: int, ids: Int64[Tensor, " B"]
             "field 'id' that stays with the example, or find it with Selector(ids=...)"
         )
     try:
-        check_classes(scorer, roles, seen)
+        classes = check_classes(scorer, roles, seen)
+        if isinstance(scorer.lens, TaskLens) and classes is not None:
+            check_labels(scorer.lens.seen(batch).get("label"), classes)
         for role in roles:
             scorer.losses(role, seen, few if ids is None else ids)
     except KeyError as error:
-        found = ", ".join(map(repr, seen)) if isinstance(seen, Mapping) else type(seen).__name__
-        raise ConfigError(
-            f"{scorer.lens.name} looks for {error} in a super-batch that has {found}; say what is "
-            "what with Selector(read=lambda batch: {'image': batch['pixels'], ...})"
-        ) from error
+        raise ConfigError(f"{scorer.lens.name} looks for {error} in {told(batch, seen)}") from error
+
+
+def told(batch: Any, seen: Any) -> str:
+    """What is found in ``batch``, of which ``seen`` is looked at, and how to have more found."""
+    if not isinstance(seen, Mapping):
+        found = type(seen).__name__
+    else:
+        others = [
+            f"{path} of type {type(each).__name__}, which is not looked at (torch.as_tensor makes "
+            "a tensor of it)"
+            for path, each in columns(batch)
+            if not isinstance(each, Tensor)
+        ]
+        found = ", ".join([*map(repr, seen), *others])
+    return (
+        f"a super-batch that has {found}; say what is what with "
+        "Selector(read=lambda batch: {'image': batch['pixels'], ...})"
+    )
 
 
 def check_devices(roles: Roles, batch: Any) -> None:
@@ -75,8 +103,8 @@ def check_different(roles: Roles) -> None:
             )
 
 
-def check_classes(scorer: Scorer, roles: Roles, seen: Any) -> None:
-    """Refuse models that tell different numbers of classes apart."""
+def check_classes(scorer: Scorer, roles: Roles, seen: Any) -> int | None:
+    """Refuse models that tell different numbers of classes apart; how many, where that is seen."""
     look = scorer.lens.first_look
     found = {role: look(model, seen, scorer.how) for role, model in _modules(roles)}
     if len(set(found.values()) - {None}) > 1:
@@ -85,6 +113,24 @@ def check_classes(scorer: Scorer, roles: Roles, seen: Any) -> None:
             f"{told} outputs, and losses over different classes do not compare; give models that "
             "tell the same classes apart"
         )
+    return next(iter(found.values()), None)
+
+
+def check_labels(labels: Any, classes: int) -> None:
+    """Refuse numbers that are of none of the ``classes``; torch leaves -100 out of the loss."""
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        return
+    outside = labels[(labels != -100) & ((labels < 0) | (labels >= classes))]
+    if len(outside):
+        raise DataError(
+            f"a label is {outside.flatten()[0].item()} and the models have {classes} outputs, so "
+            f"that labels are 0..{classes - 1}; number the classes from 0, or give models with as "
+            "many outputs as there are classes"
+        )
+
+
+STATE = ("seed", "steps", "seen", "kept", "expected_steps", "online", "watch")
+"""What the state of a Selector has besides its kind."""
 
 
 def check_state(state: Mapping[str, Any], *, kind: str, seed: int, learns: bool) -> None:
@@ -93,6 +139,12 @@ def check_state(state: Mapping[str, Any], *, kind: str, seed: int, learns: bool)
         raise CheckpointError(
             f"this is not the state of a Selector: it has {', '.join(map(str, state))[:200]}; give "
             "what selector.state_dict() gave"
+        )
+    lacking = [name for name in STATE if name not in state]
+    if lacking:
+        raise CheckpointError(
+            f"the state of a Selector lacks {', '.join(lacking)}; give what selector.state_dict() "
+            "gave, whole"
         )
     if state["seed"] != seed:
         raise CheckpointError(

@@ -196,6 +196,8 @@ class FunctionLens:
 
 def lens_of(task: Task | LossFunction, measure: Measure, read: Read) -> Lens:
     """Through ``task``. ``ConfigError`` for a function where the criterion asks for more."""
+    if isinstance(task, type):
+        raise ConfigError(f"task is the class {task.__name__}; make one of it: {task.__name__}()")
     if isinstance(task, Task):
         return TaskLens(task, measure, read)
     if isinstance(task, nn.Module):

@@ -13,6 +13,7 @@ from torch.nn import functional
 from superbatch.errors import ConfigError, DataError
 from superbatch.selector.reading import USUAL_NAMES, by_name
 from superbatch.selector.schedule import check_known
+from superbatch.tasks.classification import whole
 
 
 SoftTargets = Literal["mixture", "largest"]
@@ -56,13 +57,15 @@ class PerExample:
     def __call__(self, model: nn.Module, batch: Any) -> Any:
         """The loss of each row of ``batch``; over its other axes, the mean."""
         outputs, targets = self._answer(model, batch)
-        if self.name in _BY_CLASS and is_soft(targets):
-            targets = self._scored(targets)
+        if self.name in _BY_CLASS and isinstance(targets, Tensor):
+            targets = self._scored(targets) if is_soft(targets) else whole(targets)
         return self._by_row(self.losses(outputs, targets), targets)
 
     def first_look(self, model: nn.Module, batch: Any) -> int | None:
         """Refuse mixed labels where nobody said what to score; how many outputs the model has."""
         outputs, targets = self._answer(model, batch)
+        if self.name in (*_BY_CLASS, *_BINARY):
+            refuse_others(self.name, {"the model's answer": outputs, "the labels": targets})
         if self.name in _BINARY and is_soft(targets) and ((targets != 0) & (targets != 1)).any():
             self._scored(targets)
         return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.ndim > 1 else None
@@ -147,6 +150,17 @@ def usual_pair(batch: Any) -> tuple[Any, Any]:
             "which they are: per_example(loss, read=lambda batch: (batch['a'], batch['b']))"
         )
     return found[0], found[1]
+
+
+def refuse_others(name: str, given: Mapping[str, Any]) -> None:
+    """Raise ``DataError`` where a loss of torch's called ``name`` is given what is no tensor."""
+    for what, value in given.items():
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{name} takes tensors and {what} is a {type(value).__name__}; give a module that "
+                "returns its logits alone, labels as a tensor, or say what is what: "
+                "per_example(loss, read=lambda batch: (inputs, targets))"
+            )
 
 
 def is_soft(targets: Any) -> bool:

@@ -22,6 +22,9 @@ class Ramp:
     begin: Time = 0
     end: Time = 1.0
 
+    def __post_init__(self) -> None:
+        check_order("Ramp", "begin", self.begin, self.end, None)
+
     def at(self, step: int, steps: int | None) -> float:
         """The value at ``step``, from 0, of ``steps``."""
         begin, end = moment(self.begin, steps), moment(self.end, steps)
@@ -61,6 +64,7 @@ class Schedule:
     def __post_init__(self) -> None:
         check_known("Schedule.before", self.before, Rest)
         check_known("Schedule.after", self.after, Rest)
+        check_order("Schedule", "start", self.start, self.end, self.steps)
 
     def rest(self, step: int) -> Rest | None:
         """What stands in for the choice at ``step``, from 0; none while scores choose."""
@@ -78,6 +82,19 @@ def check_known(name: str, value: str | None, known: Any) -> None:
     if value not in get_args(known):
         words = " or ".join(map(repr, get_args(known)))
         raise ConfigError(f"{name} may be {words}; it is {value!r}")
+
+
+def check_order(what: str, first: str, begin: Time, end: Time | None, steps: int | None) -> None:
+    """Refuse a time that ends before it begins; of a step and a fraction ``steps`` tells."""
+    if end is None or (type(begin) is not type(end) and steps is None):
+        return
+    alike = type(begin) is type(end)
+    if (begin > end) if alike else (moment(begin, steps) > moment(end, steps)):
+        raise ConfigError(
+            f"{what}({first}={begin}, end={end}) ends before it begins"
+            + ("" if alike else f", of {steps} steps")
+            + f"; give an end after {begin}, or exchange them"
+        )
 
 
 def moment(time: Time, steps: int | None) -> float:

@@ -24,7 +24,7 @@ from superbatch.selector.choice import (
     uniform_rows,
     weighted_alike,
 )
-from superbatch.selector.first import check_first, check_state
+from superbatch.selector.first import check_criterion, check_first, check_state
 from superbatch.selector.lens import LossFunction, Precision, lens_of
 from superbatch.selector.online import OnlineModel
 from superbatch.selector.pytree import device_of, rows
@@ -90,6 +90,7 @@ class Selector:
         selection: Scope = "local",
     ) -> None:
         check_known("selection", selection, Scope)
+        check_criterion(criterion)
         self.plan = Plan(filter_ratio, temperature, importance_exponent, schedule or Schedule())
         self._scorer = Scorer(
             criterion,

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from superbatch.errors import DataError
+from superbatch.files import memory, refusal
 from superbatch.sources.catalogue import Column, catalogue_of, refuse_too_large
 from superbatch.sources.decoding import resized
 from superbatch.sources.examples import ArrayExamples
@@ -43,6 +44,8 @@ def read_arrays(path: Path, columns: Columns, image_size: int | None = None) -> 
     try:
         arrays = np.load(path, allow_pickle=False)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
+        if refused := refusal(error):
+            raise DataError(f"cannot read {path}: {refused}") from error
         raise DataError(f"{path} is not an .npz file of arrays: {error}") from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise DataError(f"{path} is one array and not an .npz file; write it with numpy.savez")
@@ -51,6 +54,11 @@ def read_arrays(path: Path, columns: Columns, image_size: int | None = None) -> 
     except DataError:
         raise
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{path} holds Python objects, such as labels that are words; write arrays of "
+                "numbers, with classes numbered from 0"
+            ) from error
         raise DataError(f"{path} is damaged: {error}; write it again") from error
 
 
@@ -105,4 +113,13 @@ def _images(path: Path, name: str, images: np.ndarray) -> UInt8[Tensor, "n c h w
 
 
 def _sized(images: UInt8[Tensor, "n c h w"], side: int | None) -> UInt8[Tensor, "n c H W"]:
-    return images if side is None else resized(images, side, side)
+    if side is None:
+        return images
+    count, channels = images.shape[:2]
+    wanted, there = count * channels * side * side, memory()
+    if wanted > there:
+        raise DataError(
+            f"{count} images of {side}x{side} pixels take {wanted / 1e9:.0f} GB and this machine "
+            f"has {there / 1e9:.0f} GB of memory; give a smaller --data.image-size than {side}"
+        )
+    return resized(images, side, side)

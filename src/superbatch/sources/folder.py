@@ -48,6 +48,11 @@ def read_folder(root: Path) -> tuple[Encoded, Catalogue]:
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.is_file()
     )
+    if not labelled:
+        raise DataError(
+            f"the sub-folders of {root}, such as {classes[0].name}, hold no images: files named "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
     entries = catalogue_of(
         str(root),
         np.arange(len(labelled), dtype=np.int64),

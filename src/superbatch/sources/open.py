@@ -114,7 +114,7 @@ def refuse_missing_file(path: str, place: Path) -> None:
     near = _nearest(place)
     if hub_name and not suffix and not in_folder and near is None:
         return
-    hint = f"did you mean {near}?" if near else "check the path, or --data.path"
+    hint = f"did you mean {near}?" if near else "check the path"
     raise DataError(f"there is no such file or folder: {path}; {hint}")
 
 

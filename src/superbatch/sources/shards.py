@@ -141,9 +141,7 @@ def _reading(place: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(
-            f"there is no such file or folder: {place}; check the path, or --data.path"
-        ) from error
+        raise DataError(f"there is no such file or folder: {place}; check the path") from error
     except OSError as error:
         raise DataError(f"{place} cannot be read: {error}; check the path") from error
 
@@ -166,7 +164,7 @@ def shards_of(path: str) -> tuple[Shard, ...]:
             raise DataError(f"{name} cannot be opened: {error}") from error
         found.update(system.unstrip_protocol(place) if far else place for place in places)
     if not found:
-        raise DataError(f"there is no file that {path} matches; check the pattern, or --data.path")
+        raise DataError(f"there is no file that {path} matches; check the pattern")
     return tuple(map(Shard, sorted(found)))
 
 

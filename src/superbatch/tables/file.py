@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from superbatch.errors import DataError
-from superbatch.files import write_atomically
+from superbatch.files import refusal, write_atomically
 from superbatch.tables.provenance import Provenance, parsed
 
 
@@ -165,9 +165,11 @@ def read(path: Path, call: Callable[[], T]) -> T:
     try:
         return call()
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
+        refused, reason = refusal(error), " ".join(str(error).split())
     # Raised here, without a context: while a file is written, an OSError behind another error
     # means that the disk refused.
+    if refused:
+        raise DataError(f"cannot read {path}: {refused}")
     raise DataError(
         f"{path} cannot be read as a table; it is truncated, damaged or no parquet file "
         f"({reason}); copy or score it again"

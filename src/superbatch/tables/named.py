@@ -122,11 +122,20 @@ def read_names(path: Path) -> np.ndarray:
                     return in_order(uids_of(str(path), column))
                 return np.sort(_ids(path, column))
         raise DataError(f"{path} has no column 'id' or 'uid'; it has {', '.join(schema.names)}")
-    lines = path.read_text(encoding="utf-8").split()
-    if lines and len(lines[0]) == 32:
-        return in_order(uids_of(str(path), lines))
     try:
+        lines = path.read_text(encoding="utf-8").split()
+        if lines and len(lines[0]) == 32:
+            return in_order(uids_of(str(path), lines))
         return np.sort(np.array([int(line) for line in lines], dtype=np.int64))
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is no list of ids, one a line: it is no text; a list in another form is named "
+            ".parquet or .npy"
+        ) from error
+    except OverflowError as error:
+        raise DataError(f"{path} is no list of ids: one is beyond 64 bits") from error
     except ValueError as error:
         raise DataError(f"{path} is no list of ids, one a line: {error}") from error
 
