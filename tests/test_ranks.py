@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ranked import spawn
 from superbatch import training
 from superbatch.chosen import read_chosen
-from superbatch.errors import RunError, Stopped
+from superbatch.errors import DataError, RunError, Stopped
 from superbatch.recipes import recipe
 from superbatch.run import RunFolder
 from superbatch.surroundings import Surroundings
@@ -89,6 +89,19 @@ def four(rank, folder):
     for name in RUNS:
         training.resume(folder / f"{name}-two-four")
     short(folder / "short-four", folder / "broken.parquet")
+
+
+def unlike(rank, folder):
+    """Each rank opens a set of its own."""
+    generator = np.random.default_rng(rank)
+    images = generator.integers(0, 255, (200, 8, 8), dtype=np.uint8)
+    np.savez(folder / f"{rank}.npz", images=images, labels=np.arange(200) % (3 + rank))
+    try:
+        training.start(
+            config("hard", folder / "unlike", data={"path": str(folder / f"{rank}.npz")})
+        )
+    except DataError as error:
+        return str(error)
 
 
 def write_broken(path):
@@ -192,3 +205,10 @@ def test_short_super_batches_are_there(folder):
 def test_what_one_rank_refuses_all_refuse(folder):
     for said in json.loads((folder / "said.json").read_text()):
         assert "hard-two exists; continue that run with --resume" in said
+
+
+def test_ranks_that_open_other_data_are_refused_before_anything_is_written(tmp_path):
+    for said in spawn(unlike, 2, tmp_path):
+        assert "rank 1 reads other data than rank 0: the data is" in said
+        assert "every process and host must read the same files" in said
+    assert not (tmp_path / "unlike").exists()

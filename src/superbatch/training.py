@@ -115,12 +115,14 @@ class Run:
         self.around = around
         self.device = pick_device(config.device)
         self.clock = Clock(self.device)
+        scored = feed.scored_view_of(config)
+        self.stream = feed.stream_of(config, problem, config.select.super_batch_size, scored)
+        feed.refuse_unlike_ranks(self.stream)
         self.criterion = build.criterion_of(config)
         self.trained = {
             role: build.learner_of(config, role, problem, self.device)
             for role in build.learning_roles(config)
         }
-        scored = feed.scored_view_of(config)
         self.reference = build.reference_of(config, problem, self.trained, self.device, scored)
         prices = build.prices_of(config, problem, self.trained, self.reference)
         self.ledger = Ledger(prices, planned=config.steps * config.select.sub_batch_size)
@@ -132,7 +134,6 @@ class Run:
             clock=self.clock,
             watch=around.watch,
         )
-        self.stream = feed.stream_of(config, problem, config.select.super_batch_size, scored)
         self.shares = Shares(self._read)
         self.bank = build.bank_of(config, self._score_again, self.device)
         self.learn_view = feed.learn_view_of(config)
@@ -158,7 +159,6 @@ class Run:
             ledger=self.ledger,
             recorder=self.logbook.recorder,
             clock=self.clock,
-            fingerprint=self.problem.examples.fingerprint,
         )
 
     def finish(self) -> dict[str, Any]:

@@ -73,12 +73,14 @@ class Shares:
     def whole(self, batch: Batch) -> Batch:
         """``batch`` with its pixels, and what it says of its examples; itself if it has them.
 
-        Raises ``DataError`` where an image could be read before and cannot be any more.
+        Raises ``DataError`` where an image could be read before and cannot be any more, or another
+        example is read.
         """
         if PIXELS in batch or (self._held and self._held.keys() <= batch.keys()):
             return batch
-        pixels = self._with_pixels if self._held else self._again
-        return {**pixels(batch["draw"]), **batch}
+        pixels = (self._with_pixels if self._held else self._again)(batch["draw"])
+        refuse_others(pixels, batch)
+        return {**pixels, **batch}
 
     def _with_pixels(self, draws: Int64[Tensor, " n"]) -> Batch:
         ascending, order = self._held["draw"].sort()
@@ -101,6 +103,19 @@ class Shares:
             )
         self.read_again += len(draws)
         return again
+
+
+def refuse_others(found: Batch, wanted: Batch) -> None:
+    """Raise ``DataError`` unless the examples ``found`` by the draws of ``wanted`` are those."""
+    other = torch.nonzero(found["id"].to(wanted["id"].device) != wanted["id"]).flatten()
+    if len(other):
+        draw, example, here = (
+            int(field[other[0]]) for field in (wanted["draw"], wanted["id"], found["id"])
+        )
+        raise DataError(
+            f"draw {draw} was example {example} when it was scored and is {here} here and now; "
+            "every host must see the same data, and keep it"
+        )
 
 
 class Gathered:
