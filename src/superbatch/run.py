@@ -10,7 +10,9 @@ summary.json      at the end
 """
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from superbatch import launch
+from superbatch.distributed import from_main
 from superbatch.errors import RunError
-from superbatch.files import write_atomically, write_json, write_text, writing
+from superbatch.files import Lock, write_atomically, write_json, write_text, writing
 from superbatch.integers import Integers, write_integers
 from superbatch.types import Metrics
+
+
+_LOOK_AGAIN = 0.5  # seconds
+_SEEN_AS_GONE = 120.0  # seconds; of a host, by NFS
 
 
 class RunFolder:
@@ -32,6 +40,7 @@ class RunFolder:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
         self.writes = writes
+        self._lock = Lock(path / "config.json")
 
     @classmethod
     def open(cls, path: Path, *, writes: bool = True) -> "RunFolder":
@@ -68,6 +77,24 @@ class RunFolder:
         path = self.path / "environment.json"
         if not path.exists():
             write_json(path, environment)
+
+    def take(self, patience: float = 0.0) -> None:
+        """Have the folder to oneself until ``leave``, or raise ``RunError`` where another process
+        does not leave it within ``patience`` seconds.
+        """
+        until = time.monotonic() + patience
+        while not self._lock.take():
+            if time.monotonic() > until:
+                raise RunError(
+                    f"another process is training in {self.path}, and two would write over each "
+                    "other; wait for it or stop it (over a network, a host that died may hold a "
+                    "folder for minutes), or give a new --out"
+                )
+            time.sleep(_LOOK_AGAIN)
+
+    def leave(self) -> None:
+        """Let others train in the folder."""
+        self._lock.release()
 
     @property
     def checkpoints(self) -> Path:
@@ -151,6 +178,21 @@ class RunFolder:
         # What a kill left half written.
         for rest in self.path.glob("**/.*.????????"):
             rest.unlink()
+
+
+@contextmanager
+def taken(folder: RunFolder, timeout_seconds: float) -> Iterator[None]:
+    """Within: no other process trains in ``folder``; for all. ``RunError`` where one does.
+
+    Ranks wait for it for half of ``timeout_seconds`` at most: those that are started again after a
+    loss may come before the file system has seen it.
+    """
+    patience = min(_SEEN_AS_GONE, timeout_seconds / 2) if launch.started() else 0.0
+    from_main(lambda: folder.take(patience))
+    try:
+        yield
+    finally:
+        folder.leave()
 
 
 def part_name(first: int, last: int) -> str:

@@ -49,7 +49,7 @@ from superbatch.places import check_ranks
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
 from superbatch.references import AnyReference, Reference
-from superbatch.run import RunFolder
+from superbatch.run import RunFolder, taken
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
 from superbatch.sources.open import opened_once
@@ -76,7 +76,8 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     run = Run(config, problem_of(config, around.reading), folder, around)
     facts = config.model_dump(mode="json"), environment(around.command, run.device)
     from_main(lambda: folder.create(*facts))
-    return run.finish()
+    with taken(folder, config.ranks.timeout_seconds):
+        return run.finish()
 
 
 @opened_once()
@@ -89,10 +90,11 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     around = around or Surroundings()
     config = Config.model_validate(from_main(folder.config))
     check_ranks(config, world()[1])
-    run = Run(config, problem_of(config, around.reading), folder, around)
-    facts = environment(around.command, run.device)
-    from_main(lambda: folder.describe(facts))
-    return run.finish()
+    with taken(folder, config.ranks.timeout_seconds):
+        run = Run(config, problem_of(config, around.reading), folder, around)
+        facts = environment(around.command, run.device)
+        from_main(lambda: folder.describe(facts))
+        return run.finish()
 
 
 def start_or_resume(config: Config, around: Surroundings) -> dict[str, Any]:
