@@ -62,17 +62,21 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             write(beside)
-            with beside.open("rb+") as file:
-                os.fsync(file.fileno())
+            keep(beside)
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        keep(path.parent)
+
+
+def keep(path: Path) -> None:
+    """Have what is in ``path``, a file or a folder, outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

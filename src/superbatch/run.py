@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from superbatch import launch
 from superbatch.distributed import from_main
 from superbatch.errors import RunError
-from superbatch.files import Lock, write_atomically, write_json, write_text, writing
+from superbatch.files import Lock, keep, write_atomically, write_json, write_text, writing
 from superbatch.integers import Integers, write_integers
 from superbatch.types import Metrics
 
@@ -115,7 +115,7 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
 
     def append_metrics(self, row: Metrics) -> None:
-        """One line more, on disk when this returns."""
+        """One line more, which outlasts a kill; a loss of power, once `keep_metrics` was called."""
         if not self.writes:
             return
         path = self.path / "metrics.jsonl"
@@ -123,6 +123,14 @@ class RunFolder:
         finite = {name: value if abs(value) < float("inf") else None for name, value in row.items()}
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
+
+    def keep_metrics(self) -> None:
+        """Have all lines so far on disk: what is written next may count on them."""
+        path = self.path / "metrics.jsonl"
+        if self.writes and path.is_file():
+            with writing(path):
+                keep(path)
+                keep(self.path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every whole line so far; a line that a kill cut short does not count."""
