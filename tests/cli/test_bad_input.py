@@ -50,6 +50,9 @@ def test_an_unknown_flag(command, capsys, tmp_path):
             ["--select.sub-batch-size", "300"],
             "--select.sub-batch-size (300) is larger than --select.super-batch-size (128)",
         ),
+        (["--data.memory-gb", "inf"], "--data.memory-gb: Input should be a finite number (it is"),
+        (["--optimise.clip-norm", "nan"], "--optimise.clip-norm: Input should be a finite number"),
+        (["--ranks.timeout-seconds", "inf"], "--ranks.timeout-seconds: Input should be a finite"),
         (["--data.holdout-fraction", "0"], "--data.holdout-fraction is 0; give it a share"),
         (
             ["--data.label-noise", "0.2", "--data.truth", "real"],
