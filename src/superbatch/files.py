@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             beside.unlink(missing_ok=True)
             raise
         keep(path.parent)
+
+
+def half_written(folder: Path, name: str = "*", *, below: bool = False) -> list[Path]:
+    """What a kill has left in ``folder`` of files of that ``name`` that were being written; or in
+    all folders ``below`` it, too.
+    """
+    look = folder.rglob if below else folder.glob
+    found = look(f".{name}.????????")
+    return [path for path in found if _OF_WRITING.fullmatch(path.suffix) and path.is_file()]
+
+
+_OF_WRITING = re.compile(r"\.[0-9a-f]{8}")
 
 
 def keep(path: Path) -> None:

@@ -23,7 +23,15 @@ import pyarrow.parquet as pq
 from superbatch import launch
 from superbatch.distributed import from_main
 from superbatch.errors import RunError
-from superbatch.files import Lock, keep, write_atomically, write_json, write_text, writing
+from superbatch.files import (
+    Lock,
+    half_written,
+    keep,
+    write_atomically,
+    write_json,
+    write_text,
+    writing,
+)
 from superbatch.integers import Integers, write_integers
 from superbatch.types import Metrics
 
@@ -59,10 +67,9 @@ class RunFolder:
                 f"{self.path} exists; continue that run with --resume {self.path}, "
                 "or give a new --out"
             )
-        if self.path.is_dir():
-            half_written = set(self.path.glob(".config.json.????????"))  # by a run that was killed
-            if not set(self.path.iterdir()) - half_written:
-                return
+        killed = half_written(self.path, "config.json")  # a run that had hardly begun
+        if self.path.is_dir() and set(self.path.iterdir()) <= set(killed):
+            return
         if self.path.exists():
             raise RunError(f"{self.path} exists and is not a run; give a new --out")
 
@@ -183,8 +190,7 @@ class RunFolder:
         for part in (*self.parts("selection"), *self.parts("chosen")):
             if first_step(part) > step:
                 part.unlink()
-        # What a kill left half written.
-        for rest in self.path.glob("**/.*.????????"):
+        for rest in half_written(self.path, below=True):
             rest.unlink()
 
 

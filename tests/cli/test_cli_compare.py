@@ -148,6 +148,17 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch
         assert (tmp_path / "parts" / run / "summary.json").stat().st_mtime_ns == stamp
 
 
+def test_a_kill_while_the_plan_is_written_is_no_plan(tmp_path, capsys):
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / ".plan.json.0a1b2c3d").write_text("[")
+    assert main([*COMPARE, "--out=both"]) == 0
+    capsys.readouterr()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".plan.json.markdown").write_text("mine")
+    assert main([*COMPARE, "--out=other"]) == 2
+    assert "other exists and is no comparison; give a new --out" in capsys.readouterr().err
+
+
 def test_a_reference_that_is_given_serves_the_recipes_that_use_one(tmp_path, capsys):
     tiny = [flag for flag in COMPARE[3:] if not flag.startswith("--seeds")]
     assert main(["train", "uniform", *tiny, "--models.learner=mu-2400/4", "--out=teacher"]) == 0

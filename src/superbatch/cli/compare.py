@@ -14,7 +14,7 @@ from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
 from superbatch.errors import ConfigError, RunError, Stopped
-from superbatch.files import write_json
+from superbatch.files import half_written, write_json
 from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
 from superbatch.roles import uses_reference
 
@@ -147,7 +147,8 @@ def claim(plan: Plan) -> None:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == runs:
         return
     if plan.out.exists():
-        begun = not plan.out.is_dir() or any(entry != path for entry in plan.out.iterdir())
+        nothing = {path, *half_written(plan.out, path.name)}  # a kill may have cut it short
+        begun = not plan.out.is_dir() or not nothing.issuperset(plan.out.iterdir())
         if begun and path.is_file():
             raise RunError(
                 f"{plan.out} holds a comparison with other settings; give a new --out, or "
