@@ -53,6 +53,10 @@ def test_an_unknown_flag(command, capsys, tmp_path):
         (["--data.memory-gb", "inf"], "--data.memory-gb: Input should be a finite number (it is"),
         (["--optimise.clip-norm", "nan"], "--optimise.clip-norm: Input should be a finite number"),
         (["--ranks.timeout-seconds", "inf"], "--ranks.timeout-seconds: Input should be a finite"),
+        (
+            ["--actors.kind=process", "--actors.count=4", "--actors.count-max=2"],
+            "--actors.count-max 2 is fewer than --actors.count 4",
+        ),
         (["--data.holdout-fraction", "0"], "--data.holdout-fraction is 0; give it a share"),
         (
             ["--data.label-noise", "0.2", "--data.truth", "real"],
@@ -254,6 +258,12 @@ def test_a_reference_that_cannot_be_ahead(refused):
 )
 def test_fractions_that_leave_nothing(flags, said, refused):
     assert said in refused("train", "classact_ho", *TINY, *flags)
+
+
+def test_one_class_has_no_other_for_noise(refused, tmp_path):
+    path = of_classes(tmp_path / "a.parquet", "ant")
+    message = refused("train", "uniform", *TINY, "--data.path", path, "--data.label-noise=0.3")
+    assert "--data.label-noise 0.3 gives labels another class, and there is 1" in message
 
 
 def test_images_that_are_not_square(refused, tmp_path):
