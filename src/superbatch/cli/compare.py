@@ -13,7 +13,7 @@ from superbatch.checks import check
 from superbatch.cli.output import console
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
-from superbatch.errors import ConfigError, RunError, Stopped
+from superbatch.errors import ConfigError, DataError, RunError, Stopped
 from superbatch.files import half_written, write_json
 from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
 from superbatch.roles import uses_reference
@@ -165,6 +165,9 @@ def train_all(plan: Plan, around: "Surroundings") -> None:
 
     folders = [Path(str(config.out)) for config in plan.runs]
     left = [place for place, folder in enumerate(folders) if not is_finished(folder)]
+    if left:
+        done_before = [folder for folder in folders if is_finished(folder)]
+        refuse_other_data(plan.runs[left[0]], done_before, around)
     began = time.monotonic()
     for done, place in enumerate(left):
         title = f"run {place + 1}/{len(folders)} {folders[place].name}"
@@ -177,6 +180,27 @@ def train_all(plan: Plan, around: "Surroundings") -> None:
                 training.start(plan.runs[place], inside)
         except Stopped as stopped:
             raise Stopped(f"stopped in {title}; the same command goes on from there") from stopped
+
+
+def refuse_other_data(config: Config, finished: Sequence[Path], around: "Surroundings") -> None:
+    """Raise ``DataError`` where ``finished`` runs learned from data that has changed since."""
+    from superbatch.chosen import data_of
+    from superbatch.problems import problem_of
+    from superbatch.run import RunFolder
+    from superbatch.tables.fingerprint import fingerprint
+
+    known = {
+        folder: data_of(part)
+        for folder in finished
+        for part in RunFolder(folder).parts("chosen")[:1]
+    }
+    now = fingerprint(problem_of(config, around.reading).examples) if known else ""
+    for folder, then in known.items():
+        if then != now:
+            raise DataError(
+                f"{folder} learned from other data than {config.data.path} is now ({then} and "
+                f"{now}); put it back, or compare in a new --out"
+            )
 
 
 def is_finished(folder: Path) -> bool:
