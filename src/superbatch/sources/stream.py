@@ -117,7 +117,7 @@ class Batches(ABC):
         """The examples of ``draws`` again, in that order and seen as they were then.
 
         The fields of ``examples``, and ``"draw"`` Int64[m]. Raises ``DataError`` if not one image
-        can be decoded.
+        can be decoded; of several ranks, whoever needs them all looks at how many came.
         """
         return self._read(self.positions_of(draws))
 
