@@ -3,8 +3,10 @@ import torch
 from torch import nn
 
 from made_learners import assert_close, batch, constant, linear_learner, network
+from superbatch.errors import DataError
 from superbatch.learner import Learner, Optimisation, parameter_groups, warmup_cosine
 from superbatch.tasks import Classification
+from superbatch.types import take
 
 
 def test_warmup_and_cosine_by_hand():
@@ -42,6 +44,11 @@ def test_gradient_accumulation_is_the_gradient_of_the_whole():
     for _ in range(3):
         assert float(whole.step(batch())) == pytest.approx(float(parts.step(batch())), abs=1e-6)
     assert torch.allclose(whole.model[1].weight, parts.model[1].weight, atol=1e-6)
+
+
+def test_nothing_to_learn_from_is_an_error():
+    with pytest.raises(DataError, match="not one example to learn from"):
+        linear_learner().step(take(batch(), torch.arange(0)))
 
 
 def test_long_gradients_are_clipped():

@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ranked import spawn
-from superbatch import training
+from superbatch import feed, training
 from superbatch.chosen import read_chosen
-from superbatch.errors import RunError, Stopped
+from superbatch.errors import DataError, RunError, Stopped
+from superbatch.problems import problem_of
 from superbatch.recipes import recipe
 from superbatch.run import RunFolder
 from superbatch.surroundings import Surroundings
@@ -91,15 +92,47 @@ def four(rank, folder):
     short(folder / "short-four", folder / "broken.parquet")
 
 
-def write_broken(path):
-    """300 images, two of them broken."""
+def unlike(rank, folder):
+    """Each rank opens a set of its own."""
+    generator = np.random.default_rng(rank)
+    images = generator.integers(0, 255, (200, 8, 8), dtype=np.uint8)
+    np.savez(folder / f"{rank}.npz", images=images, labels=np.arange(200) % (3 + rank))
+    try:
+        training.start(
+            config("hard", folder / "unlike", data={"path": str(folder / f"{rank}.npz")})
+        )
+    except DataError as error:
+        return str(error)
+
+
+def few(name, out, data, **sections):
+    """Two images of a batch for each of four ranks."""
+    return config(
+        name,
+        out,
+        select={"super_batch_size": 8, "sub_batch_size": 4},
+        data={"path": str(data)},
+        **{"reference_training": {"batch_multiple": 2}} | sections,
+    )
+
+
+def without_a_share(rank, folder):
+    for name in ("hard", "classact_online"):
+        training.start(few(name, folder / f"{name}-four", folder / "holes.parquet"))
+    local = {"ranks": {"kind": "fsdp", "selection": "local"}}
+    training.start(few("hard", folder / "local-four", folder / "holes.parquet", **local))
+
+
+def write_broken(path, broken=(7, 123), count=300):
+    """Images, a few of them broken."""
     generator = np.random.default_rng(0)
-    images, labels = [], generator.integers(0, 3, 300)
+    images, labels = [], generator.integers(0, 3, count)
     for _ in labels:
         file = io.BytesIO()
         Image.fromarray(generator.integers(0, 255, (8, 8), dtype=np.uint8)).save(file, "PNG")
         images.append(file.getvalue())
-    images[7] = images[123] = b"not an image"
+    for row in broken:
+        images[row] = b"not an image"
     pq.write_table(pa.table({"image": images, "label": labels}), path)
 
 
@@ -192,3 +225,30 @@ def test_short_super_batches_are_there(folder):
 def test_what_one_rank_refuses_all_refuse(folder):
     for said in json.loads((folder / "said.json").read_text()):
         assert "hard-two exists; continue that run with --resume" in said
+
+
+def test_ranks_that_open_other_data_are_refused_before_anything_is_written(tmp_path):
+    for said in spawn(unlike, 2, tmp_path):
+        assert "rank 1 reads other data than rank 0: the data is" in said
+        assert "every process and host must read the same files" in said
+    assert not (tmp_path / "unlike").exists()
+
+
+def test_a_part_without_one_readable_image_is_a_part_of_the_same_batch(tmp_path):
+    data = tmp_path / "holes.parquet"
+    write_broken(data, (), 500)
+    whole = few("classact_online", tmp_path / "run", data)
+    problem = problem_of(whole)
+    scored = feed.stream_of(whole, problem, 8, feed.scored_view_of(whole)).ids_of(2)
+    alone = feed.reference_stream_of(whole, problem).ids_of(3)
+    write_broken(data, [*scored[2:4], *alone[4:6]], 500)  # of the second rank, and of the third
+    for name in ("hard", "classact_online"):
+        training.start(few(name, tmp_path / f"{name}-one", data))
+    spawn(without_a_share, 4, tmp_path)
+    for name in ("hard", "classact_online"):
+        assert learned(tmp_path / f"{name}-one") == learned(tmp_path / f"{name}-four")
+        rows = [RunFolder(tmp_path / f"{name}-{ranks}").metrics() for ranks in ("one", "four")]
+        for first, second in zip(*rows, strict=True):
+            for loss in {"learner/loss", "online/loss", "reference/loss"} & first.keys():
+                assert first[loss] == pytest.approx(second[loss], rel=1e-4), loss
+    assert summary(tmp_path / "local-four")["skipped_images"] >= 2

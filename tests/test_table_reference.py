@@ -202,4 +202,4 @@ def test_a_reference_with_the_classes_in_another_order_is_refused(folder, capsys
     about["class_names"] = [str(number) for number in (1, 0, *range(2, 10))]
     save_weights(folder / "other.safetensors", weights, about)
     train("classact", "--reference=other.safetensors", "--out=refused", code=2)
-    assert "0 is '1' there and '0' in the data" in capsys.readouterr().err
+    assert "learned '0' as class 1 and in the data it is 0" in capsys.readouterr().err

@@ -6,6 +6,7 @@ was augmented. ``orders`` makes foundation curricula of it.
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -90,6 +91,10 @@ def read_chosen(folder: RunFolder) -> Record:
         wanted = last_step(part) + 1
     columns = [read_integers(part, ("step", "id", "draw"), kind="record") for part in parts]
     step, ids, draw = (np.concatenate([part[name] for part in columns]) for name in columns[0])
-    return Record(
-        step, ids, draw, read_about(parts[0], kind="record", fields=("fingerprint",))["fingerprint"]
-    )
+    return Record(step, ids, draw, data_of(parts[0]))
+
+
+def data_of(part: Path) -> str:
+    """The fingerprint of the data that a ``part`` of ``chosen/`` is of; ``DataError`` if broken."""
+    about = read_about(part, kind="record", fields=("fingerprint",))
+    return str(about["fingerprint"])

@@ -10,9 +10,11 @@ from superbatch.errors import RunError
 
 
 class Section(BaseModel):
-    """Frozen, strict, and documented by its fields' docstrings."""
+    """Frozen, strict, and documented by its fields' docstrings. Numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Data(Section):
@@ -111,10 +113,10 @@ class Select(Section):
     """What makes room in a full bank: the examples that came first, or the lowest scores."""
     bank_minimum: int = Field(1, ge=1)
     """Examples that must have come before the first is drawn."""
-    samples_per_insert: float | None = Field(None, gt=0, allow_inf_nan=False)
+    samples_per_insert: float | None = Field(None, gt=0)
     """How often an example that comes is drawn on average; none: a super-batch is scored for every
     sub-batch. Above 1/rho super-batches are scored less often than every step."""
-    bank_error_buffer: float | None = Field(None, gt=0, allow_inf_nan=False)
+    bank_error_buffer: float | None = Field(None, gt=0)
     """By how many examples draws may be off from that; none: the least that cannot deadlock."""
     max_staleness: int | None = Field(None, ge=0)
     """Scores older than so many steps are not drawn by; none: however old."""

@@ -50,7 +50,8 @@ def beside(
     config: Config, role: Role, learner: Learner, stream: Batches, step: int, clock: Clock
 ) -> Beside:
     """The same in a process, or on a host, of its own."""
-    transport, receive, publish = line_to_student(config, role, {role: learner.numbers()}, step)
+    state, inputs = {role: learner.numbers()}, feed.inputs_of(stream)
+    transport, receive, publish = line_to_student(config, role, state, step, inputs)
     crew: Crew[Studied] = Crew(
         transport,
         Words(
@@ -66,14 +67,14 @@ def beside(
 
 
 def line_to_student(
-    config: Config, role: Role, state: Weights, step: int
+    config: Config, role: Role, state: Weights, step: int, inputs: feed.Inputs
 ) -> tuple[Transport, Callable[[Studied, Weights], None], Callable[[int, Weights], None]]:
     """What starts a student and talks to it, brings the states that it makes, and says which was
-    taken over; the first is ``state``, after ``step``.
+    taken over; the first is ``state``, after ``step``. ``inputs`` are what the learner reads.
     """
     device = device_elsewhere(config)
     if config.actors.kind == "ray":
-        setup: Setup = partial(student_of, config, role, str(device), carries=True)
+        setup: Setup = partial(student_of, config, role, str(device), inputs, carries=True)
         # On a Ray of this host alone there is no place to be found for one more.
         cpus = 0.0 if config.ray.address is None else None
         cluster = cluster_of(config, setup, step, state, cpus=cpus)
@@ -81,7 +82,7 @@ def line_to_student(
     # Places for the state that the loop has and those ahead of it: none is written that is needed.
     shelf = Shelf(ahead_of(config) + 1, state, shared_device(state, device))
     shelf.write(step, state)
-    setup = partial(student_of, config, role, str(device))
+    setup = partial(student_of, config, role, str(device), inputs)
     processes = processes_of(config, partial(studying, setup, shelf), device)
     return processes, partial(from_shelf, shelf), nothing_to_publish
 
@@ -95,14 +96,21 @@ def nothing_to_publish(number: int, state: Weights) -> None:
     """Whoever needs it finds it on the shelf."""
 
 
-def student_of(config: Config, role: Role, device: str, *, carries: bool = False) -> Student:
-    """Who makes the updates of ``role`` in the run of ``config``, wherever it is."""
+def student_of(
+    config: Config, role: Role, device: str, inputs: feed.Inputs, *, carries: bool = False
+) -> Student:
+    """Who makes the updates of ``role`` in the run of ``config``, wherever it is.
+
+    Raises ``DataError`` where it does not read the learner's ``inputs``.
+    """
     torch.manual_seed(derived_seed(config.seed, "global"))
     where = torch.device(device)
     problem = problem_of(config)
+    stream = feed.reference_stream_of(config, problem)
+    feed.refuse_unlike(feed.inputs_of(stream), inputs, "an actor", "the learner")
     return Student(
         build.learner_of(config, role, problem, where),
-        feed.reference_stream_of(config, problem).batch_of,
+        stream.batch_of,
         role=role,
         seed=own_seed(config, role),
         device=where,

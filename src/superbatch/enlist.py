@@ -60,7 +60,8 @@ def remote_actors(
         return step if step <= config.steps else NEVER
 
     most = max(settings.count, settings.count_max or 1)
-    transport, publish = transport_of(config, trained, reference, step)
+    inputs = feed.inputs_of(stream)
+    transport, publish = transport_of(config, trained, reference, step, inputs)
     return RemoteActors(
         transport,
         publish,
@@ -82,9 +83,10 @@ def transport_of(
     trained: Mapping[Role, Learner],
     reference: AnyReference | None,
     step: int,
+    inputs: feed.Inputs,
 ) -> tuple[Transport, Publish]:
     """What starts actors and talks to them, with the weights after ``step`` published; and how the
-    next ones are.
+    next ones are. ``inputs`` are what the learner reads.
     """
     # A reference that was trained for this run is one that is given, to its actors.
     checkpoint = reference.facts.get("checkpoint") if reference else None
@@ -92,7 +94,7 @@ def transport_of(
     roles = published_roles(config)
     weights = weights_of({role: trained[role] for role in roles})
     device = device_elsewhere(config)
-    setup = partial(actor_of, given, str(device), world())
+    setup = partial(actor_of, given, str(device), world(), inputs)
     if config.actors.kind == "ray":
         cluster = cluster_of(config, setup, step, weights)
         return cluster, partial(publish_weights, cluster.publish, roles)
@@ -167,16 +169,18 @@ def shared_device(weights: Weights, device: torch.device) -> torch.device:
     return here if everywhere <= {here} else torch.device("cpu")
 
 
-def actor_of(config: Config, device: str, place: tuple[int, int]) -> Actor:
+def actor_of(config: Config, device: str, place: tuple[int, int], inputs: feed.Inputs) -> Actor:
     """One actor of the run of ``config``, wherever it is; its reference must be there already.
 
     It scores what is the part of the learner's rank, ``place`` (rank, ranks), of each super-batch.
+    Raises ``DataError`` where it does not read the learner's ``inputs``.
     """
     torch.manual_seed(derived_seed(config.seed, "global"))
     where = torch.device(device)
     problem = problem_of(config)
     view = feed.scored_view_of(config)
     stream = feed.stream_of(config, problem, config.select.super_batch_size, view, place)
+    feed.refuse_unlike(feed.inputs_of(stream), inputs, "an actor", "the learner")
     trained = {
         role: build.learner_of(config, role, problem, where) for role in published_roles(config)
     }

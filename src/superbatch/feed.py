@@ -1,13 +1,15 @@
 """What a run is fed: streams of batches, and the view of them that is learned from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from superbatch.config import Config
-from superbatch.distributed import world
-from superbatch.errors import ConfigError
+from superbatch.distributed import gather_objects, world
+from superbatch.errors import ConfigError, DataError
+from superbatch.files import array_digest
 from superbatch.orders import batch_starts, order_rows, read_order
 from superbatch.problems import Problem
 from superbatch.seeds import derived_seed
@@ -69,6 +71,36 @@ def stream_of(
         rank=rank,
         world=ranks,
     )
+
+
+Inputs = Mapping[str, str]
+"""What a run reads besides its folder: each by a digest, and called what it is."""
+
+
+def inputs_of(stream: Batches) -> Inputs:
+    """What ``stream`` reads, so that it is not taken for anything else."""
+    return {
+        "data": stream.examples.fingerprint,
+        "examples to train on, or their order": array_digest(stream.rows),
+    }
+
+
+def refuse_unlike(inputs: Inputs, wanted: Inputs, who: str, whom: str) -> None:
+    """Raise ``DataError`` unless ``who`` reads what ``whom`` does, by whose draws it goes."""
+    for name in wanted:
+        if inputs[name] != wanted[name]:
+            raise DataError(
+                f"{who} reads other data than {whom}: the {name} is {inputs[name]} and not "
+                f"{wanted[name]}; every process and host must read the same files, as they were "
+                "when the run began: put them back, then continue with --resume"
+            )
+
+
+def refuse_unlike_ranks(stream: Batches) -> None:
+    """Raise ``DataError`` unless all ranks read the same; for all."""
+    first, *others = gather_objects(inputs_of(stream))
+    for rank, inputs in enumerate(others, start=1):
+        refuse_unlike(inputs, first, f"rank {rank}", "rank 0")
 
 
 def refuse_short_order(

@@ -1,19 +1,26 @@
-"""Files that are whole or absent: written beside their place, then moved there."""
+"""Files that are whole or absent, written beside their place, then moved there; and locks."""
 
 import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from superbatch.errors import Failed, RunError
+
+
+try:
+    import fcntl
+except ImportError:  # not on every system
+    fcntl = None  # type: ignore[assignment]
 
 
 def out_of_space(error: OSError) -> bool:
@@ -65,17 +72,33 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             write(beside)
-            with beside.open("rb+") as file:
-                os.fsync(file.fileno())
+            keep(beside)
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        keep(path.parent)
+
+
+def half_written(folder: Path, name: str = "*", *, below: bool = False) -> list[Path]:
+    """What a kill has left in ``folder`` of files of that ``name`` that were being written; or in
+    all folders ``below`` it, too.
+    """
+    look = folder.rglob if below else folder.glob
+    found = look(f".{name}.????????")
+    return [path for path in found if _OF_WRITING.fullmatch(path.suffix) and path.is_file()]
+
+
+_OF_WRITING = re.compile(r"\.[0-9a-f]{8}")
+
+
+def keep(path: Path) -> None:
+    """Have what is in ``path``, a file or a folder, outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -131,3 +154,49 @@ def file_digest(path: Path) -> str:
 def array_digest(values: np.ndarray) -> str:
     """16 hexadecimal digits of what is in ``values``."""
     return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).hexdigest()
+
+
+class Lock:
+    """A file that one process has to itself, until it releases it or ends, however it ends.
+
+    Where there are no locks, on this system or for this file, everybody has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def take(self) -> bool:
+        """Whether it could be taken."""
+        if fcntl is None:
+            return True
+        try:
+            self._file = self._path.open("rb+")
+            _HELD.add(self._file)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            return False
+        except OSError:
+            return True
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._file is not None:
+            _HELD.discard(self._file)
+            self._file.close()
+            self._file = None
+
+
+_HELD: set[IO[bytes]] = set()
+
+
+def _keep_none() -> None:
+    for file in _HELD:
+        file.close()
+
+
+# A process that was forked has its starter's files, and would hold on to what a kill releases.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_none)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from superbatch.distributed import counts, mean_over_ranks
-from superbatch.errors import ConfigError
+from superbatch.errors import ConfigError, DataError
 from superbatch.passes import InParts, autocast, rows_at_once, split, traceless
 from superbatch.sharding import (
     as_held,
@@ -153,6 +153,8 @@ class Learner:
         part_size = self.optimisation.micro_batch_size
         of_ranks = counts(size(batch))
         self.examples = sum(of_ranks)
+        if self.examples == 0:
+            raise DataError("there is not one example to learn from: all of a batch are broken")
         self.recomputes = self.task.coupled and 0 < part_size < max(of_ranks)
         together = of_ranks if self._together else None
         losses = []
@@ -162,7 +164,8 @@ class Learner:
             with autocast(part, self.optimisation.bf16):
                 loss = self.task.learn_loss(self._learned, part) * share
             loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+            # A rank may have no example to learn from: the mean of none is NaN, and no part of all.
+            losses.append(loss.detach() if size(part) else torch.zeros_like(loss))
         return mean_over_ranks(torch.stack(losses).sum())
 
     def _seen(self, through: ThroughModel | None) -> nn.Module:

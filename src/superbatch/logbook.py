@@ -76,9 +76,10 @@ class Logbook:
         self._watch(Status(self._config.recipe, step.number, self._config.steps, row))
 
     def flush(self) -> None:
-        """Write what was chosen since this was last done."""
+        """Write what was chosen since this was last done, and have all on disk for a checkpoint."""
         self.recorder.flush()
         self._chosen.flush()
+        self._folder.keep_metrics()
 
     def training_seconds(self) -> float:
         """Seconds so far, the reference's training included, evaluation left out."""

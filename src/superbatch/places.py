@@ -18,6 +18,11 @@ def check_actors(config: Config) -> None:
             f"and --actors.kind {settings.kind} scores elsewhere; take inline"
         )
     check_ahead(config)
+    if settings.count_max is not None and settings.count_max < settings.count:
+        raise ConfigError(
+            f"--actors.count-max {settings.count_max} is fewer than --actors.count "
+            f"{settings.count}, which there are from the beginning; give more, or leave it out"
+        )
     if settings.kind == "ray":
         refuse_without_ray()
     if settings.kind == "ray" and settings.cores:

@@ -10,7 +10,9 @@ summary.json      at the end
 """
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from superbatch import launch
+from superbatch.distributed import from_main
 from superbatch.errors import RunError
-from superbatch.files import read_json, write_atomically, write_json, write_text, writing
+from superbatch.files import (
+    Lock,
+    half_written,
+    keep,
+    read_json,
+    write_atomically,
+    write_json,
+    write_text,
+    writing,
+)
 from superbatch.integers import Integers, write_integers
 from superbatch.types import Metrics
+
+
+_LOOK_AGAIN = 0.5  # seconds
+_SEEN_AS_GONE = 120.0  # seconds; of a host, by NFS
 
 
 class RunFolder:
@@ -32,6 +49,7 @@ class RunFolder:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
         self.writes = writes
+        self._lock = Lock(path / "config.json")
 
     @classmethod
     def open(cls, path: Path, *, writes: bool = True) -> "RunFolder":
@@ -50,10 +68,9 @@ class RunFolder:
                 f"{self.path} exists; continue that run with --resume {self.path}, "
                 "or give a new --out"
             )
-        if self.path.is_dir():
-            half_written = set(self.path.glob(".config.json.????????"))  # by a run that was killed
-            if not set(self.path.iterdir()) - half_written:
-                return
+        killed = half_written(self.path, "config.json")  # a run that had hardly begun
+        if self.path.is_dir() and set(self.path.iterdir()) <= set(killed):
+            return
         if self.path.exists():
             raise RunError(f"{self.path} exists and is not a run; give a new --out")
 
@@ -68,6 +85,24 @@ class RunFolder:
         path = self.path / "environment.json"
         if not path.exists():
             write_json(path, environment)
+
+    def take(self, patience: float = 0.0) -> None:
+        """Have the folder to oneself until ``leave``, or raise ``RunError`` where another process
+        does not leave it within ``patience`` seconds.
+        """
+        until = time.monotonic() + patience
+        while not self._lock.take():
+            if time.monotonic() > until:
+                raise RunError(
+                    f"another process is training in {self.path}, and two would write over each "
+                    "other; wait for it or stop it (over a network, a host that died may hold a "
+                    "folder for minutes), or give a new --out"
+                )
+            time.sleep(_LOOK_AGAIN)
+
+    def leave(self) -> None:
+        """Let others train in the folder."""
+        self._lock.release()
 
     @property
     def checkpoints(self) -> Path:
@@ -94,7 +129,7 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
 
     def append_metrics(self, row: Metrics) -> None:
-        """One line more, on disk when this returns."""
+        """One line more, which outlasts a kill; a loss of power, once `keep_metrics` was called."""
         if not self.writes:
             return
         path = self.path / "metrics.jsonl"
@@ -102,6 +137,14 @@ class RunFolder:
         finite = {name: value if abs(value) < float("inf") else None for name, value in row.items()}
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
+
+    def keep_metrics(self) -> None:
+        """Have all lines so far on disk: what is written next may count on them."""
+        path = self.path / "metrics.jsonl"
+        if self.writes and path.is_file():
+            with writing(path):
+                keep(path)
+                keep(self.path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every whole line so far; a line that a kill cut short does not count."""
@@ -163,8 +206,7 @@ class RunFolder:
         for part in (*self.parts("selection"), *self.parts("chosen")):
             if first_step(part) > step:
                 part.unlink()
-        # What a kill left half written.
-        for rest in self.path.glob("**/.*.????????"):
+        for rest in half_written(self.path, below=True):
             rest.unlink()
 
 
@@ -177,6 +219,21 @@ def metrics_row(line: str, place: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise RunError(f"{place} is no object with a step; restore or remove it")
     return row
+
+
+@contextmanager
+def taken(folder: RunFolder, timeout_seconds: float) -> Iterator[None]:
+    """Within: no other process trains in ``folder``; for all. ``RunError`` where one does.
+
+    Ranks wait for it for half of ``timeout_seconds`` at most: those that are started again after a
+    loss may come before the file system has seen it.
+    """
+    patience = min(_SEEN_AS_GONE, timeout_seconds / 2) if launch.started() else 0.0
+    from_main(lambda: folder.take(patience))
+    try:
+        yield
+    finally:
+        folder.leave()
 
 
 def part_name(first: int, last: int) -> str:

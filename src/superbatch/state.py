@@ -15,7 +15,7 @@ from superbatch.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from superbatch.clock import Clock
 from superbatch.distributed import from_main, gather_objects, united, world
 from superbatch.errors import CheckpointError
-from superbatch.files import array_digest
+from superbatch.feed import inputs_of
 from superbatch.flops import Ledger
 from superbatch.learner import Learner
 from superbatch.problems import Evaluation
@@ -41,8 +41,6 @@ class State:
     ledger: Ledger
     recorder: Recorder
     clock: Clock
-    fingerprint: str
-    """That of the data."""
 
     def save(self, number: int, result: Evaluation | None, *, keep: int) -> None:
         """Write a checkpoint of step ``number``, of which ``keep`` stay; for all."""
@@ -75,11 +73,8 @@ class State:
     @cached_property
     def _inputs(self) -> dict[str, str | None]:
         """What the run reads besides its folder, so that it does not go on with anything else."""
-        return {
-            "data": self.fingerprint,
-            "examples to train on, or their order": array_digest(self.stream.rows),
-            "reference": self.reference.identity if self.reference else None,
-        }
+        reference = self.reference.identity if self.reference else None
+        return {**inputs_of(self.stream), "reference": reference}
 
     def restore(
         self, examples_of: Callable[[Int[Tensor, " n"]], Batch]

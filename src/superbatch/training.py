@@ -49,7 +49,7 @@ from superbatch.places import check_ranks
 from superbatch.problems import Evaluation, Problem, problem_of
 from superbatch.recipes import resolved
 from superbatch.references import AnyReference, Reference
-from superbatch.run import RunFolder
+from superbatch.run import RunFolder, taken
 from superbatch.seeds import derived_seed
 from superbatch.selection import rank_correlation
 from superbatch.sources.open import opened_once
@@ -76,7 +76,8 @@ def start(config: Config, around: Surroundings | None = None) -> dict[str, Any]:
     run = Run(config, problem_of(config, around.reading), folder, around)
     facts = config.model_dump(mode="json"), environment(around.command, run.device)
     from_main(lambda: folder.create(*facts))
-    return run.finish()
+    with taken(folder, config.ranks.timeout_seconds):
+        return run.finish()
 
 
 @opened_once()
@@ -89,10 +90,11 @@ def resume(path: Path, around: Surroundings | None = None) -> dict[str, Any]:
     around = around or Surroundings()
     config = config_of_run(from_main(folder.config), path)
     check_ranks(config, world()[1])
-    run = Run(config, problem_of(config, around.reading), folder, around)
-    facts = environment(around.command, run.device)
-    from_main(lambda: folder.describe(facts))
-    return run.finish()
+    with taken(folder, config.ranks.timeout_seconds):
+        run = Run(config, problem_of(config, around.reading), folder, around)
+        facts = environment(around.command, run.device)
+        from_main(lambda: folder.describe(facts))
+        return run.finish()
 
 
 def start_or_resume(config: Config, around: Surroundings) -> dict[str, Any]:
@@ -117,12 +119,14 @@ class Run:
         if config.actors.kind != "inline":
             device_elsewhere(config)  # refused before a reference is trained for it
         self.clock = Clock(self.device)
+        scored = feed.scored_view_of(config)
+        self.stream = feed.stream_of(config, problem, config.select.super_batch_size, scored)
+        feed.refuse_unlike_ranks(self.stream)
         self.criterion = build.criterion_of(config)
         self.trained = {
             role: build.learner_of(config, role, problem, self.device)
             for role in build.learning_roles(config)
         }
-        scored = feed.scored_view_of(config)
         self.reference = build.reference_of(config, problem, self.trained, self.device, scored)
         prices = build.prices_of(config, problem, self.trained, self.reference)
         self.ledger = Ledger(prices, planned=config.steps * config.select.sub_batch_size)
@@ -134,7 +138,6 @@ class Run:
             clock=self.clock,
             watch=around.watch,
         )
-        self.stream = feed.stream_of(config, problem, config.select.super_batch_size, scored)
         self.shares = Shares(self._read)
         self.bank = build.bank_of(config, self._score_again, self.device)
         self.learn_view = feed.learn_view_of(config)
@@ -160,7 +163,6 @@ class Run:
             ledger=self.ledger,
             recorder=self.logbook.recorder,
             clock=self.clock,
-            fingerprint=self.problem.examples.fingerprint,
         )
 
     def finish(self) -> dict[str, Any]:

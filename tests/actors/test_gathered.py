@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from superbatch.actors.gathered import Shares
+from superbatch.actors.gathered import Shares, refuse_empty
 from superbatch.errors import DataError
 
 
@@ -31,7 +31,32 @@ def test_an_image_that_only_another_rank_can_read_is_an_error(monkeypatch):
     shares = Shares(lambda draws: {name: field[:0] for name, field in held.items()})
     shares.hold(held)
     with pytest.raises(DataError, match=r"1 images that were read when .* cannot be decoded"):
-        shares({"draw": torch.tensor([0, 9, 3, 4])})
+        shares({"id": torch.arange(4), "draw": torch.tensor([0, 9, 3, 4])})
+
+
+@pytest.mark.parametrize("held", [[], [3]])
+def test_another_example_of_the_same_draw_is_an_error(held):
+    def read(draws):
+        return {"id": draws + 100, "draw": draws, "image": draws[:, None]}
+
+    shares = Shares(read)
+    shares.hold(read(torch.tensor(held)) if held else {})
+    with pytest.raises(DataError, match="draw 4 was example 105 when it was scored and is 104"):
+        shares({"id": torch.tensor([103, 105]), "draw": torch.tensor([3, 4])})
+
+
+def test_a_rank_without_one_readable_image_learns_from_what_others_could_read(monkeypatch):
+    monkeypatch.setattr("superbatch.distributed.world", lambda: (0, 2))
+
+    def read(draws):
+        return {"id": draws + 100, "draw": draws, "image": draws[:, None]}
+
+    shares = Shares(read)
+    shares.hold(read(torch.arange(0)))
+    draws = torch.tensor([4, 5, 6, 7])
+    assert shares({"id": draws + 100, "draw": draws})["image"].tolist() == [[4], [5]]
+    with pytest.raises(DataError, match="not one image of a super-batch can be decoded, on any"):
+        refuse_empty(0)
 
 
 def test_one_process_learns_from_what_was_chosen_as_it_is():
@@ -49,7 +74,8 @@ def test_what_a_bank_did_not_keep_is_read_again_also_before_anything_arrived():
         return {"id": draws + 100, "draw": draws, "image": draws[:, None]}
 
     shares = Shares(read)
-    small = {"draw": torch.tensor([4, 2]), "weight": torch.tensor([0.5, 2.0])}
+    draws = torch.tensor([4, 2])
+    small = {"id": draws + 100, "draw": draws, "weight": torch.tensor([0.5, 2.0])}
     assert shares(small)["image"].tolist() == [[4], [2]]
     assert shares(small)["weight"].tolist() == [0.5, 2.0]
     shares.hold(read(torch.tensor([2, 3])))

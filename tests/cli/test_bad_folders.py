@@ -32,6 +32,20 @@ def test_a_checkpoint_of_other_data(command, refused, trained, tmp_path):
     assert "1 channels and the data has 3" in refused(*use, "--data.path", colour)
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_checkpoint_of_other_classes(command, refused, trained, tmp_path):
+    labels = [0, 1, 2] * 10
+    theirs = parquet(tmp_path / "a.parquet", count=30, labels=labels, names=["bee", "cat", "dog"])
+    path = parquet(tmp_path / "b.parquet", count=30, labels=labels, names=["ant", "bee", "cat"])
+    checkpoint = trained("other-run", "--data.path", theirs)
+    use = {
+        "train": ["train", "classact", *TINY, "--reference", checkpoint],
+        "evaluate": ["evaluate", checkpoint],
+    }[command]
+    message = refused(*use, "--data.path", path)
+    assert "other-run learned 'bee' as class 0 and in the data it is 1" in message
+
+
 def test_a_checkpoint_that_is_none(refused, trained, tmp_path):
     trained("other-run")
     (tmp_path / "text.safetensors").write_text("not weights")

@@ -65,6 +65,13 @@ def test_a_setting_that_would_have_no_effect_is_no_flag(words, capsys):
             ["--select.sub-batch-size", "300"],
             "--select.sub-batch-size (300) is larger than --select.super-batch-size (128)",
         ),
+        (["--data.memory-gb", "inf"], "--data.memory-gb: Input should be a finite number (it is"),
+        (["--optimise.clip-norm", "nan"], "--optimise.clip-norm: Input should be a finite number"),
+        (["--ranks.timeout-seconds", "inf"], "--ranks.timeout-seconds: Input should be a finite"),
+        (
+            ["--actors.kind=process", "--actors.count=4", "--actors.count-max=2"],
+            "--actors.count-max 2 is fewer than --actors.count 4",
+        ),
         (["--data.holdout-fraction", "0"], "--data.holdout-fraction is 0; give it a share"),
         (
             ["--data.label-noise", "0.2", "--data.truth", "real"],
@@ -174,6 +181,31 @@ def test_a_label_out_of_range(label, said, refused, tmp_path):
     assert said in message
 
 
+def of_classes(path, *names):
+    """A table of 20 digits, said to be of the classes ``names``."""
+    labels = [row % len(names) for row in range(20)]
+    return parquet(path, count=20, labels=labels, names=names)
+
+
+def test_an_evaluation_set_that_numbers_the_classes_otherwise(refused, tmp_path, capsys):
+    path = of_classes(tmp_path / "a.parquet", "ant", "bee", "cat")
+    other = of_classes(tmp_path / "b.parquet", "bee", "cat")
+    where = ["--data.path", path, "--data.eval-path"]
+    message = refused("train", "uniform", *TINY, *where, other)
+    assert f"class 'bee' is number 1 in {path} and 0 in {other}" in message
+    assert "give both the same classes in the same order" in message
+    # The same classes, the first of them, or none by name can be counted under their numbers.
+    fine = [of_classes(tmp_path / "c.parquet", "ant", "bee")]
+    fine.append(parquet(tmp_path / "d.parquet", count=20, labels=[0, 1] * 10))
+    for number, eval_path in enumerate(fine):
+        out = f"--out=run-{number}"
+        assert main(["train", "uniform", *TINY, *where, eval_path, out]) == 0
+        capsys.readouterr()
+        assert main(["evaluate", f"run-{number}", *where, eval_path]) == 0
+        assert "of 20 examples" in capsys.readouterr().out
+    assert "class 'bee' is number 1" in refused("evaluate", "run-0", *where, other)
+
+
 @pytest.mark.parametrize("memory_gb", ["2", "0"])
 def test_a_few_broken_images_are_skipped_counted_and_reported(memory_gb, tmp_path, capsys):
     path = parquet(tmp_path / "a.parquet", broken=[7])
@@ -254,6 +286,12 @@ def test_a_reference_that_cannot_be_ahead(refused):
 )
 def test_fractions_that_leave_nothing(flags, said, refused):
     assert said in refused("train", "classact_ho", *TINY, *flags)
+
+
+def test_one_class_has_no_other_for_noise(refused, tmp_path):
+    path = of_classes(tmp_path / "a.parquet", "ant")
+    message = refused("train", "uniform", *TINY, "--data.path", path, "--data.label-noise=0.3")
+    assert "--data.label-noise 0.3 gives labels another class, and there is 1" in message
 
 
 def test_images_that_are_not_square(refused, tmp_path):

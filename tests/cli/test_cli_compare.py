@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -146,6 +147,47 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch
     assert without_times(parts) == without_times(through)
     for run, stamp in stamps.items():
         assert (tmp_path / "parts" / run / "summary.json").stat().st_mtime_ns == stamp
+
+
+def test_a_comparison_does_not_go_on_with_other_data(tmp_path, monkeypatch, capsys):
+    def write(shift):
+        images = np.random.default_rng(0).integers(0, 256, (90, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "a.npz", images=images, labels=(np.arange(90) + shift) % 3)
+
+    write(0)
+    command = ["compare", "uniform", "rs2", *COMPARE[4:], "--data.path=a.npz", "--out=both"]
+    start = training.start
+
+    def one_run(config, around):
+        if config.recipe == "rs2":
+            raise KeyboardInterrupt
+        return start(config, around)
+
+    monkeypatch.setattr(training, "start", one_run)
+    assert main(command) == 1
+    monkeypatch.setattr(training, "start", start)
+    write(1)
+    capsys.readouterr()
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "both/uniform-seed0 learned from other data than a.npz is now" in said
+    assert "put it back, or compare in a new --out" in said
+    assert not (tmp_path / "both" / "rs2-seed0").exists()
+    write(0)
+    assert main(command) == 0
+    write(1)  # all is trained: nobody opens it
+    assert main(command) == 0
+
+
+def test_a_kill_while_the_plan_is_written_is_no_plan(tmp_path, capsys):
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / ".plan.json.0a1b2c3d").write_text("[")
+    assert main([*COMPARE, "--out=both"]) == 0
+    capsys.readouterr()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".plan.json.markdown").write_text("mine")
+    assert main([*COMPARE, "--out=other"]) == 2
+    assert "other exists and is no comparison; give a new --out" in capsys.readouterr().err
 
 
 def test_a_reference_that_is_given_serves_the_recipes_that_use_one(tmp_path, capsys):

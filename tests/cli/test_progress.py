@@ -1,12 +1,15 @@
 """What whoever watches is told while data is read."""
 
 import io
+import multiprocessing
+import os
+import signal
 
 from refusals import parquet
 from rich.console import Console
 
 from superbatch import training
-from superbatch.cli.progress import Bars
+from superbatch.cli.progress import Bars, stop_signals
 from superbatch.recipes import recipe
 from superbatch.surroundings import Status, Surroundings
 
@@ -35,3 +38,24 @@ def test_reading_is_said_where_it_takes_long(monkeypatch):
     now[0] = 112.0  # 12 seconds after the first: 60 images more
     bars.watch(Status("reading", 70, 100, {}, "examples"))
     assert out.getvalue() == "reading  70/100  5.0 examples/s  6 s left\n"
+
+
+def waits(pipe):
+    pipe.send("begun")
+    pipe.recv()
+
+
+def test_ctrl_c_is_answered_by_one_process_whoever_hears_it(capfd):
+    fork = multiprocessing.get_context("fork")  # as the loader's workers are
+    ours, theirs = fork.Pipe()
+    with stop_signals() as stop:
+        child = fork.Process(target=waits, args=(theirs,), daemon=True)
+        child.start()
+        assert ours.recv() == "begun"
+        os.kill(child.pid, signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        ours.send("end")
+        child.join(60)
+    assert child.exitcode == 0  # who started it decides when it ends
+    assert capfd.readouterr().err == "stopping after this step, with a checkpoint ...\n"

@@ -11,6 +11,7 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from transformers.utils import logging
@@ -81,7 +82,7 @@ class Selected(Observed, SelectingTrainer):
     pass
 
 
-def trainer(folder, filter_ratio=None, dropout=0.1, **settings):
+def trainer(folder, filter_ratio=None, dropout=0.1, callbacks=(), **settings):
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=16, num_train_epochs=2,
         learning_rate=1e-2, logging_steps=1, save_steps=1, report_to=[], seed=5, use_cpu=True,
@@ -89,7 +90,7 @@ def trainer(folder, filter_ratio=None, dropout=0.1, **settings):
         include_num_input_tokens_seen="all", **settings,
     )  # fmt: skip
     others = {"model": bert(0, dropout), "args": arguments, "train_dataset": examples(48),
-              "data_collator": collate}  # fmt: skip
+              "data_collator": collate, "callbacks": list(callbacks)}  # fmt: skip
     if filter_ratio is None:
         found = Plain(**others)
     else:
@@ -146,6 +147,24 @@ def test_resumes_to_the_same_picks_and_weights(half, tmp_path, step):
     assert same_weights(found.model, half.model)
     assert same_state(found.selector.state_dict(), half.selector.state_dict())
     assert found.selector.metrics["seen"] == 96
+
+
+class Killed(TrainerCallback):
+    """As a kill at step 2, once the trainer has put a checkpoint in the place of the one before."""
+
+    def on_save(self, args, state, control, **more):
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_kill_between_checkpoints_leaves_one_to_go_on_from(half, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, 0.5, callbacks=[Killed()], save_total_limit=1).train()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+    found = trainer(tmp_path, 0.5)
+    found.train(resume_from_checkpoint=True)
+    assert found.rows == half.rows[2:]
+    assert found.losses == half.losses[2:]
 
 
 def test_accumulated_losses_are_of_the_kept_rows(tmp_path):

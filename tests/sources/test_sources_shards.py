@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import shutil
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -56,6 +58,15 @@ def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
     (shard,) = shards_of(path)
     assert shard.place == path
     assert len(indexed(shard).pairs) == 2
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(folder, tmp_path):
+    named = tmp_path / "data[1]*"
+    shutil.copytree(folder, named)
+    there = sorted(path.name for path in folder.glob("*.tar"))
+    assert there
+    for path in (str(named), f"{named}/"):
+        assert [Path(shard.place).name for shard in shards_of(path)] == there
 
 
 def test_paths_that_lead_nowhere(folder):

@@ -227,6 +227,14 @@ def test_a_batch_of_broken_images_only_is_refused():
         next(iter(stream))
 
 
+def test_a_rank_does_not_judge_a_batch_by_its_part():
+    settings = {"batch_size": 4, "seed": 0}
+    examples = broken_rows(150, {17})
+    parts = [Stream(examples, np.array([17, 18]), rank=r, world=4, **settings) for r in range(4)]
+    assert sorted(len(next(iter(part))["id"]) for part in parts) == [0, 0, 1, 1]
+    assert {part.skipped for part in parts} == {frozenset({1017})}
+
+
 @pytest.mark.slow
 def test_workers_read_the_same():
     def stream(workers):

@@ -104,6 +104,8 @@ def test_a_hub_file_names_its_classes(tmp_path):
     examples = opened(tmp_path / "a.parquet")
     assert examples.class_names == ("negative", "positive")
     assert examples.ids.tolist() == [0, 1]
+    with pytest.raises(DataError, match="'positive' is number 1 in "):
+        opened(tmp_path / "a.parquet", class_names=("positive", "negative"))
 
 
 def test_an_id_column_names_the_examples(tmp_path):

@@ -57,9 +57,10 @@ class Shares:
         """How many examples had to be read a second time, so far."""
 
     def hold(self, batch: Batch) -> None:
-        """Keep ``batch``, if it has pixels or tokens, in place of the one before."""
+        """Keep ``batch``, if it has examples with pixels or tokens, in place of the one before."""
         own = without_factors(batch)
-        self._held = own if any(field.ndim > 1 for field in own.values()) else {}
+        shows = any(field.ndim > 1 and len(field) > 0 for field in own.values())
+        self._held = own if shows else {}
 
     def __call__(self, chosen: Batch) -> Batch:
         """This rank's share of ``chosen``, which are the same on every rank; a ``View``, for all.
@@ -73,12 +74,14 @@ class Shares:
     def whole(self, batch: Batch) -> Batch:
         """``batch`` with its pixels, and what it says of its examples; itself if it has them.
 
-        Raises ``DataError`` where an image could be read before and cannot be any more.
+        Raises ``DataError`` where an image could be read before and cannot be any more, or another
+        example is read.
         """
         if PIXELS in batch or (self._held and self._held.keys() <= batch.keys()):
             return batch
-        pixels = self._with_pixels if self._held else self._again
-        return {**pixels(batch["draw"]), **batch}
+        pixels = (self._with_pixels if self._held else self._again)(batch["draw"])
+        refuse_others(pixels, batch)
+        return {**pixels, **batch}
 
     def _with_pixels(self, draws: Int64[Tensor, " n"]) -> Batch:
         ascending, order = self._held["draw"].sort()
@@ -103,6 +106,28 @@ class Shares:
         return again
 
 
+def refuse_empty(count: int) -> None:
+    """Raise ``DataError`` where all ranks together could read a ``count`` of 0 images."""
+    if count == 0:
+        raise DataError(
+            "not one image of a super-batch can be decoded, on any rank; mend or remove them, or "
+            "check --data.image"
+        )
+
+
+def refuse_others(found: Batch, wanted: Batch) -> None:
+    """Raise ``DataError`` unless the examples ``found`` by the draws of ``wanted`` are those."""
+    other = torch.nonzero(found["id"].to(wanted["id"].device) != wanted["id"]).flatten()
+    if len(other):
+        draw, example, here = (
+            int(field[other[0]]) for field in (wanted["draw"], wanted["id"], found["id"])
+        )
+        raise DataError(
+            f"draw {draw} was example {example} when it was scored and is {here} here and now; "
+            "every host must see the same data, and keep it"
+        )
+
+
 class Gathered:
     """What the ``actors`` of all ranks score, each its part, as one super-batch (`travelling`).
 
@@ -125,6 +150,7 @@ class Gathered:
             light = travelling(scored.examples)
             of_roles = {f"loss/{role}": losses for role, losses in scored.losses.items()}
             everywhere = gather_batch({**light, **of_roles})
+            refuse_empty(size(everywhere))
             examples = {name: everywhere[name] for name in light}
             losses = {role: everywhere[f"loss/{role}"] for role in scored.losses}
             sources = {role: given(found) for role, found in losses.items()}

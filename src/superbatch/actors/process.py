@@ -11,6 +11,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -97,12 +98,14 @@ class Processes:
 
     def news(self, seconds: float) -> News | None:
         """See ``Transport.news``."""
-        try:
-            news = self._news.get(timeout=seconds)
-        except queue.Empty:
-            return None
-        if news.actor not in self._places:
-            return None
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                news = self._news.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return None
+            if news.actor in self._places:  # others were ended since they said it
+                break
         if isinstance(news, _Silent):
             process = self._places[news.actor].process
             process.join(_GONE)
@@ -117,7 +120,8 @@ class Processes:
         place.process.join(_GONE)
         place.listener.join(_GONE)
         place.pipe.close()
-        place.process.close()
+        if place.process.exitcode is not None:  # the kernel may keep one that waits for a disk
+            place.process.close()
 
     def close(self) -> None:
         """See ``Transport.close``."""

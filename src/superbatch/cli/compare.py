@@ -13,8 +13,8 @@ from superbatch.checks import check
 from superbatch.cli.output import console, say
 from superbatch.cli.settings import JsonSwitch, Settings, Switch, leading_words, parse
 from superbatch.config import Config
-from superbatch.errors import ConfigError, RunError, Stopped
-from superbatch.files import read_json, write_json
+from superbatch.errors import ConfigError, DataError, RunError, Stopped
+from superbatch.files import half_written, read_json, write_json
 from superbatch.recipes import RECIPES, UNIFORM, recipe, resolved
 from superbatch.roles import uses_reference
 
@@ -147,7 +147,8 @@ def claim(plan: Plan) -> None:
     if path.is_file() and alike(read_json(path, list, "restore it, or give a new --out"), runs):
         return
     if plan.out.exists():
-        begun = not plan.out.is_dir() or any(entry != path for entry in plan.out.iterdir())
+        nothing = {path, *half_written(plan.out, path.name)}  # a kill may have cut it short
+        begun = not plan.out.is_dir() or not nothing.issuperset(plan.out.iterdir())
         if begun and path.is_file():
             raise RunError(
                 f"{plan.out} holds a comparison with other settings; give a new --out, or "
@@ -174,6 +175,9 @@ def train_all(plan: Plan, around: "Surroundings") -> None:
 
     folders = [Path(str(config.out)) for config in plan.runs]
     left = [place for place, folder in enumerate(folders) if not is_finished(folder)]
+    if left:
+        done_before = [folder for folder in folders if is_finished(folder)]
+        refuse_other_data(plan.runs[left[0]], done_before, around)
     began = time.monotonic()
     for done, place in enumerate(left):
         title = f"run {place + 1}/{len(folders)} {folders[place].name}"
@@ -186,6 +190,27 @@ def train_all(plan: Plan, around: "Surroundings") -> None:
                 training.start(plan.runs[place], inside)
         except Stopped as stopped:
             raise Stopped(f"stopped in {title}; the same command goes on from there") from stopped
+
+
+def refuse_other_data(config: Config, finished: Sequence[Path], around: "Surroundings") -> None:
+    """Raise ``DataError`` where ``finished`` runs learned from data that has changed since."""
+    from superbatch.chosen import data_of
+    from superbatch.problems import problem_of
+    from superbatch.run import RunFolder
+    from superbatch.tables.fingerprint import fingerprint
+
+    known = {
+        folder: data_of(part)
+        for folder in finished
+        for part in RunFolder(folder).parts("chosen")[:1]
+    }
+    now = fingerprint(problem_of(config, around.reading).examples) if known else ""
+    for folder, then in known.items():
+        if then != now:
+            raise DataError(
+                f"{folder} learned from other data than {config.data.path} is now ({then} and "
+                f"{now}); put it back, or compare in a new --out"
+            )
 
 
 def is_finished(folder: Path) -> bool:

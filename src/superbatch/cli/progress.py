@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and when it is done."""
 
+import os
 import signal
 import sys
 import time
@@ -107,10 +108,12 @@ class Bars:
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Within: the first Ctrl-C or SIGTERM only sets the flag that is given; the next one ends."""
-    asked = False
+    asked, here = False, os.getpid()
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if os.getpid() != here:
+            return  # a loader's worker, forked from here: it reads on until its starter ends
         if asked:
             raise KeyboardInterrupt
         asked = True

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from superbatch.errors import CheckpointError
+from superbatch.files import write_atomically
 from superbatch.integrations.missing import missing
 from superbatch.selector import Selector
 
 
 try:
-    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
-    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
-    from transformers.training_args import TrainingArguments
+    from transformers import Trainer
+    from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
     raise missing("transformers", "huggingface") from error
 
@@ -35,7 +35,6 @@ class SelectingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.selector = selector
         selector.to(self.args.device)
-        self.add_callback(_KeepState(selector))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, *args: Any, **kwargs: Any
@@ -57,6 +56,15 @@ class SelectingTrainer(Trainer):
             logs.update({f"selection/{name}": x for name, x in self.selector.metrics.items()})
         super().log(logs, *args, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The trainer's; into a checkpoint folder, the selector's state too.
+
+        A callback would be too late: the trainer has removed older checkpoints before it is called.
+        """
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and output_dir is not None and self.args.should_save:
+            write_atomically(Path(output_dir) / _STATE, self._write_state)  # one rank's serves all
+
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """The trainer's; the selector resumes with it."""
         folder = resume_from_checkpoint
@@ -66,22 +74,10 @@ class SelectingTrainer(Trainer):
             _resume(self.selector, Path(folder) / _STATE)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-
-class _KeepState(TrainerCallback):
-    """Writes the selector's state into each checkpoint folder."""
-
-    def __init__(self, selector: Selector) -> None:
-        self.selector = selector
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """One rank's serves all."""
-        if args.should_save:
-            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            part = folder / f"{_STATE}.part"
-            torch.save(self.selector.state_dict(), part)
-            part.replace(folder / _STATE)
+    def _write_state(self, path: Path) -> None:
+        # Through Python's own file: given a path, torch forgets that the disk was full.
+        with path.open("wb") as file:
+            torch.save(self.selector.state_dict(), file)
 
 
 def _resume(selector: Selector, file: Path) -> None:

@@ -18,6 +18,7 @@ from superbatch.problems.labels import evaluated, parts_of, refuse_reordered
 from superbatch.problems.weights import load_checked
 from superbatch.seeds import derived_seed
 from superbatch.sources import Examples, open_examples
+from superbatch.sources.catalogue import SAME_CLASSES, moved_class
 from superbatch.sources.examples import Progress
 from superbatch.sources.noise import with_label_noise
 from superbatch.sources.reading import batches_of
@@ -164,6 +165,12 @@ def check_same_kind(examples: Examples, evaluation: Examples, path: str, eval_pa
         raise DataError(
             f"images of {path} are {examples.image_shape} and of {eval_path} "
             f"{evaluation.image_shape} (channels, height, width); set --data.image-size"
+        )
+    moved = moved_class(examples.class_names, evaluation.class_names)
+    if moved is not None:
+        name, here, there = moved
+        raise DataError(
+            f"class {name!r} is number {here} in {path} and {there} in {eval_path}; {SAME_CLASSES}"
         )
     if evaluation.labels.max() >= len(examples.class_names):
         raise DataError(

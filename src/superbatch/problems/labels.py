@@ -17,6 +17,7 @@ from superbatch.problems.listed import only_listed
 from superbatch.problems.weights import weights_path
 from superbatch.seeds import derived_seed
 from superbatch.sources import Readable, split_rows
+from superbatch.sources.catalogue import SAME_CLASSES, moved_class
 from superbatch.sources.splits import in_first_half
 from superbatch.tasks import Classification
 from superbatch.types import Batch
@@ -75,13 +76,11 @@ def evaluated(
 
 
 def refuse_reordered(path: str, class_names: tuple[str, ...]) -> None:
-    """Raise ``CheckpointError`` where ``path`` learned these classes under other numbers."""
+    """Raise ``CheckpointError`` where ``path`` learned a class under another number."""
     _, about = load_weights(weights_path(path))
-    theirs = about.get("class_names", list(class_names))
-    if sorted(theirs) != sorted(class_names) or theirs == list(class_names):
-        return
-    number = next(n for n, name in enumerate(class_names) if theirs[n] != name)
-    raise CheckpointError(
-        f"{path} learned the same classes in another order: {number} is {theirs[number]!r} there "
-        f"and {class_names[number]!r} in the data; give data whose classes are in the same order"
-    )
+    moved = moved_class(class_names, about.get("class_names", class_names))
+    if moved is not None:
+        name, here, there = moved
+        raise CheckpointError(
+            f"{path} learned {name!r} as class {there} and in the data it is {here}; {SAME_CLASSES}"
+        )

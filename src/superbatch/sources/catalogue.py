@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +108,25 @@ def catalogue_of(
                 "with --data.label"
             )
     return Catalogue(ids, label[1], names, None if truth is None else truth[1])
+
+
+SAME_CLASSES = (
+    "give both the same classes in the same order (of folders, a class without images is an empty "
+    "one)"
+)
+"""The way out where `moved_class` finds one."""
+
+
+def moved_class(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, int, int] | None:
+    """The first class that stands at two numbers: its name, its number in ``ours``, in ``theirs``.
+
+    Sets of which only one has names, the other numbers, have no class in common.
+    """
+    numbers = {name: number for number, name in enumerate(theirs)}
+    for number, name in enumerate(ours):
+        if numbers.get(name, number) != number:
+            return name, number, numbers[name]
+    return None
 
 
 def require_columns(where: str, there: Iterable[str], **wanted: str | None) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from superbatch.errors import DataError
 from superbatch.sources.examples import Examples
 from superbatch.types import Batch
 
@@ -48,7 +49,15 @@ def with_label_noise(examples: Examples, fraction: float, *, seed: int) -> WithL
 def noisy_labels(
     labels: Int64[np.ndarray, " rows"], classes: int, fraction: float, *, seed: int
 ) -> Int64[np.ndarray, " rows"]:
-    """``labels`` with some of them wrong, as `with_label_noise` says."""
+    """``labels`` with some of them wrong, as `with_label_noise` says.
+
+    Raises ``DataError`` where there is no other class.
+    """
+    if classes < 2:
+        raise DataError(
+            f"--data.label-noise {fraction:g} gives labels another class, and there is {classes} "
+            "in the data; leave it out, or choose another column with --data.label"
+        )
     random = np.random.default_rng(seed)
     noisy = labels.copy()
     wrong = random.permutation(len(noisy))[: round(fraction * len(noisy))]

@@ -4,6 +4,7 @@ Nothing is held open. A read opens what it needs and closes it again, so that a 
 forked, pickled and shared by any number of workers.
 """
 
+import glob
 import itertools
 import os
 import re
@@ -178,7 +179,7 @@ def _tars(system: Any, path: str) -> list[str]:
         return [place for place in system.glob(path) if not system.isdir(place)]
     if path.endswith(".tar") or not system.isdir(path):
         return [path]
-    places: list[str] = system.glob(f"{path.rstrip('/')}/*.tar")
+    places: list[str] = system.glob(f"{glob.escape(path.rstrip('/'))}/*.tar")
     if not places:
         there = sorted(name.rpartition("/")[2] for name in system.ls(path, detail=False))
         raise DataError(

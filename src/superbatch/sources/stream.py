@@ -117,7 +117,7 @@ class Batches(ABC):
         """The examples of ``draws`` again, in that order and seen as they were then.
 
         The fields of ``examples``, and ``"draw"`` Int64[m]. Raises ``DataError`` if not one image
-        can be decoded.
+        can be decoded; of several ranks, whoever needs them all looks at how many came.
         """
         return self._read(self.positions_of(draws))
 
@@ -168,7 +168,8 @@ class Batches(ABC):
         """What `_read` gives; changes nothing here, so that it can be done by a worker."""
         rows, draws = self.rows_at(positions), self.draws_at(positions)
         batch = self.examples.read(rows)
-        if size(batch) == 0 and len(draws) > 0:
+        # Of several ranks' parts one may come out empty: whoever has them all looks at the whole.
+        if size(batch) == 0 and len(draws) > 0 and self.world == 1:
             raise DataError(
                 f"not one of the {len(draws)} images of a batch can be decoded, such as that of id "
                 f"{self.examples.ids[rows[0]]}; mend or remove them, or check --data.image"

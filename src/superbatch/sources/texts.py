@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from superbatch.errors import DataError
-from superbatch.sources.catalogue import Catalogue, catalogue_of, refuse_too_large
+from superbatch.sources.catalogue import Catalogue, catalogue_of, moved_class, refuse_too_large
 from superbatch.sources.examples import BROKEN_LIMIT, Progress
 from superbatch.sources.text_tables import TextColumns, TextRows, read_text_rows
 from superbatch.sources.tokens import Tokens, check_context
@@ -165,6 +165,7 @@ def _classes_of(rows: TextRows, class_names: tuple[str, ...] | None) -> _Classes
     whole = {value: number for value in times if (number := _whole(value)) is not None}
     if 2 * sum(times[value] for value in whole) > times.total():
         numbers = {value: number for value, number in whole.items() if number >= 0}
+        _refuse_moved(rows, class_names or ())
         return _Classes(numbers, class_names or rows.class_names)
     names = class_names or tuple(sorted(str(value) for value in times))
     unknown = sorted(str(value) for value in times if str(value) not in names)
@@ -174,6 +175,17 @@ def _classes_of(rows: TextRows, class_names: tuple[str, ...] | None) -> _Classes
             f"{', '.join(names)}; name the right column with --data.eval-label"
         )
     return _Classes({value: names.index(str(value)) for value in times}, names)
+
+
+def _refuse_moved(rows: TextRows, class_names: tuple[str, ...]) -> None:
+    """Raise ``DataError`` where the numbers of ``rows`` name the classes otherwise."""
+    moved = moved_class(class_names, rows.class_names or ())
+    if moved is not None:
+        name, learned, there = moved
+        raise DataError(
+            f"class {name!r} is number {there} in {rows.where} and {learned} in what is learned; "
+            "give both the same classes in the same order"
+        )
 
 
 def _whole(value: Any) -> int | None:
