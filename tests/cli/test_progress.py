@@ -40,6 +40,19 @@ def test_reading_is_said_where_it_takes_long(monkeypatch):
     assert out.getvalue() == "reading  70/100  5.0 examples/s  6 s left\n"
 
 
+def test_a_second_set_of_fewer_examples_has_a_rate_of_its_own(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("superbatch.cli.progress.time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    bars = Bars(Console(file=out))
+    for at, step, steps in [(100, 100, 400), (130, 400, 400), (140, 20, 50), (155, 50, 50)]:
+        now[0] = at
+        bars.watch(Status("reading", step, steps, {}, "examples"))
+    first, second = out.getvalue().splitlines()
+    assert first == "reading  400/400  10.0 examples/s  0 s left"
+    assert second == "reading  50/50  2.0 examples/s  0 s left"  # 30 in 15 seconds
+
+
 def waits(pipe):
     pipe.send("begun")
     pipe.recv()

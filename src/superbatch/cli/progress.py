@@ -54,6 +54,7 @@ class Bars:
         self._headlines: dict[str, dict[str, float]] = {}
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, int] = {}
         self._said = 0.0
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -68,6 +69,9 @@ class Bars:
     def watch(self, status: Status) -> None:
         """Show ``status``."""
         now = time.monotonic()
+        if status.step < self._last.get(status.title, 0):
+            del self._started[status.title]  # the next thing of that name, such as a second set
+        self._last[status.title] = status.step
         began, first = self._started.setdefault(status.title, (now, status.step))
         rate = (status.step - first) / (now - began) if now > began else 0.0
         numbers = dict(status.numbers)
