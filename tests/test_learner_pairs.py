@@ -74,6 +74,17 @@ def test_dropout_goes_on_as_if_nothing_had_been_run_twice():
     assert torch.equal(*states)
 
 
+def test_batch_norm_learns_of_each_part_once():
+    norm = nn.BatchNorm1d(2)
+    parts = InParts(norm, 2)
+    values = torch.tensor([[0.0, 0.0], [2.0, 4.0], [6.0, 0.0], [6.0, 8.0]], requires_grad=True)
+    parts(values)[:, 0].sum().backward()
+    # means of the parts: 1 and 2, then 6 and 4; each moves the average a tenth of the way
+    assert norm.running_mean.tolist() == pytest.approx([0.69, 0.58])
+    assert int(norm.num_batches_tracked) == 2
+    assert norm.track_running_stats
+
+
 @pytest.mark.parametrize(("micro_batch_size", "twice"), [(0, False), (12, False), (11, True)])
 def test_only_cached_gradients_recompute(micro_batch_size, twice):
     learner = pair_learner(Towers(), micro_batch_size=micro_batch_size)

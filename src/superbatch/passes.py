@@ -4,12 +4,13 @@ Scoring leaves no trace: every module's mode and the global random state are put
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from superbatch.distributed import counts
@@ -48,8 +49,9 @@ class InParts(nn.Module):
     those of the first part. Images of bytes are brought to [-1, 1] part by part. With gradients on,
     each part keeps only its inputs and outputs, and is run again for its gradient with the random
     numbers that it had: the exact gradient of any loss of all rows, at the memory of one part, for
-    one more forward pass (Gao et al. 2021, "GradCache"). Batch norm sees each part by itself. A
-    model in shards over several ranks runs on as many parts on each of them.
+    one more forward pass (Gao et al. 2021, "GradCache"). Batch norm sees each part by itself, and
+    its averages take it in once. A model in shards over several ranks runs on as many parts on
+    each of them.
     """
 
     takes_bytes = True
@@ -69,7 +71,12 @@ class InParts(nn.Module):
             return self._answer(*inputs)
         run = self._answer
         if torch.is_grad_enabled():
-            run = partial(checkpoint, self._answer, use_reentrant=False)
+            run = partial(
+                checkpoint,
+                self._answer,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), averages_kept(self.model)),
+            )
         parts = zip(*(torch.split(each, sizes) for each in inputs), strict=True)
         outputs = [run(*part) for part in parts]
         if isinstance(outputs[0], Tensor):
@@ -83,6 +90,22 @@ class InParts(nn.Module):
 
     def _answer(self, *inputs: Tensor) -> Any:
         return answer(self.model, *inputs)
+
+
+@contextmanager
+def averages_kept(model: nn.Module) -> Iterator[None]:
+    """Within: batch norm in train mode leaves its running averages as they are."""
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, seen) in zip(norms, before, strict=True):
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if seen is None else seen.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, seen) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = seen
 
 
 def _joined(pieces: tuple[Tensor, ...]) -> Tensor:

@@ -201,6 +201,16 @@ def test_the_online_model_takes_the_step_of_its_own_optimizer():
     assert online.gain.item() == -1.0
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_online_model_that_comes_in_eval_mode_learns_in_train_mode(frozen):
+    online = small(1)
+    norm = next(part for part in online.modules() if isinstance(part, nn.BatchNorm1d))
+    (norm if frozen else online).eval()
+    chooser = selector(online=online)
+    chooser.learn(chooser.select(next(digits(1))))
+    assert int(norm.num_batches_tracked) == (0 if frozen else 1)
+
+
 class Matching(nn.Module):
     """Two towers that tell every pair from every other, so that each step raises the scale."""
 

@@ -52,9 +52,12 @@ class OnlineModel:
         """One update on ``loss`` of the model, which is returned, detached; for all ranks.
 
         ``constrain`` brings back what the update has moved out of its bounds. The global random
-        state is as before; the model's dropout has its own.
+        state is as before; the model's dropout has its own. A model in eval mode, as pretrained
+        ones come, is brought to train mode; one of which only parts are in eval mode stays so.
         """
         self.steps += 1
+        if not self.model.training:
+            self.model.train()
         device = next(self.model.parameters()).device
         with torch.enable_grad(), _own_randomness(device, self._seed, self.steps):
             self.optimizer.zero_grad(set_to_none=True)
