@@ -103,7 +103,7 @@ class Reference:
             return None
         if self._table is not None:  # says the weights of what scores the rest, too
             return self._table.provenance.model_dump_json()
-        return None if is_open_clip(path) else file_digest(weights_path(path))
+        return weights_hash(path) if is_open_clip(path) else file_digest(weights_path(path))
 
     def scored_on_demand(self) -> int:
         """How many examples a table lacked and a model had to score since this was last asked."""

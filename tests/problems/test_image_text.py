@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from made_shards import write_digits
 from superbatch import training
 from superbatch.checks import check
 from superbatch.errors import CheckpointError, ConfigError, DataError, Stopped
+from superbatch.models.exchange import weights_in
 from superbatch.problems import problem_of
 from superbatch.recipes import RECIPES, recipe
 from superbatch.surroundings import Surroundings
@@ -207,11 +208,18 @@ def test_an_open_clip_checkpoint_is_a_reference(pairs, capsys):
             assert torch.allclose(own, theirs, atol=1e-5)
     given = {"reference_data": None, "reference": str(pairs / "exported")}
     by_folder = training.start(tiny("active_clip", pairs, "by-folder", **given))
-    given["reference"] = str(pairs / "teacher")
-    training.start(tiny("active_clip", pairs, "by-run", **given))
+    changed = tiny("active_clip", pairs, "changed", **given)
+    by_run = {**given, "reference": str(pairs / "teacher")}
+    training.start(tiny("active_clip", pairs, "by-run", **by_run))
     assert by_folder["flops"]["by_role"]["reference"]["pretrain"] == 0
     one, other = outcome(pairs / "by-folder")[1], outcome(pairs / "by-run")[1]
     np.testing.assert_allclose(one["loss/reference"], other["loss/reference"], atol=1e-3)
+    with pytest.raises(Stopped):
+        training.start(changed, Surroundings(stop=lambda: True))
+    weights = weights_in(pairs / "exported")
+    save_file({name: w * 2 for name, w in load_file(weights).items()}, weights)
+    with pytest.raises(CheckpointError, match=r"the reference of .*changed changed since its last"):
+        training.resume(pairs / "changed")
 
 
 def test_the_bias_of_a_sigmoid_model_survives_its_export(pairs):
