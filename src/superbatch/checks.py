@@ -12,6 +12,8 @@ from superbatch.roles import uses_reference
 OF_LOSSES = ("uniform", "hard", "hard_learner", "easy", "learnability", "rho_loss")
 """The criteria that are sums of losses and nothing else (a test holds them to it: the criteria
 themselves need torch, and nothing that answers ``--help`` may)."""
+WITHIN = ("selective_backprop", "infobatch")
+"""Those by which a score says where an example stands among the others (likewise held to it)."""
 
 
 def check(config: Config) -> None:
@@ -144,6 +146,12 @@ def check_bank(config: Config) -> None:
     if select.when_stale == "rescore" and select.max_staleness is None:
         raise ConfigError(
             "--select.when-stale rescore needs to know what is stale; give --select.max-staleness"
+        )
+    if select.when_stale == "rescore" and select.criterion in WITHIN:
+        raise ConfigError(
+            f"by --select.criterion {select.criterion} an example's score depends on the others of "
+            "its super-batch, and those that are scored again are not among them; take "
+            "--select.when-stale drop"
         )
     if select.when_stale == "rescore" and config.contrastive.act == "contrastive":
         raise ConfigError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from superbatch import criterion, measures
-from superbatch.checks import OF_LOSSES
+from superbatch.checks import OF_LOSSES, WITHIN
 from superbatch.config import Select
 from superbatch.criterion import Criterion
 from superbatch.errors import ConfigError
@@ -139,3 +139,13 @@ def test_the_criteria_that_pairs_can_be_chosen_by_together_are_sums_of_losses():
         if one.measure == measures.loss and one.shape is criterion.as_is
     }
     assert plain == set(OF_LOSSES)
+
+
+def test_the_criteria_whose_scores_are_of_one_super_batch():
+    sums = torch.tensor([1.0, 4.0, 2.0])
+    within = {
+        name
+        for name, one in criterion.CRITERIA.items()
+        if one.shape(sums)[0] != one.shape(sums[:1])
+    }
+    assert within == set(WITHIN)

@@ -140,6 +140,8 @@ def test_other_contradictions_of_a_bank_are_refused():
     pairs = recipe("active_clip").changed(select=stale, contrastive={"act": "contrastive"})
     with pytest.raises(ConfigError, match="a pair's loss depends on its super-batch"):
         check(pairs)
+    with pytest.raises(ConfigError, match=r"by --select.criterion infobatch an example's score d"):
+        check(recipe("infobatch").changed(select=stale))
     ordered = recipe("uniform").changed(data={"order": "o"}, select={"samples_per_insert": 0.5})
     with pytest.raises(ConfigError, match="take recipe uniform"):
         check(ordered.changed(select={"sub_batch_size": 64, "super_batch_size": 64}))
