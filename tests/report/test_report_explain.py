@@ -1,6 +1,7 @@
 """Why an example was kept or dropped, worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -267,6 +268,15 @@ def test_what_a_bank_of_any_size_keeps_is_not_called_dropped(select, waits, tmp_
     assert (other.example, other.kept) == (0, False)
     assert ("dropped" in other.reason) == (not waits)
     assert (other.probability is None) == waits
+
+
+@pytest.mark.parametrize(("ranks", "known"), [(1, True), (2, False)])
+def test_of_a_choice_by_each_rank_alone_probabilities_are_not_known(ranks, known, tmp_path):
+    run = write(tmp_path / "run", {(1, 1): one_step(1, [3.0, 2.0, 1.0, 0.0], [1, 0, 1, 0])})
+    config = {**run.config, "ranks": {"selection": "local"}}
+    found = explain(replace(run, config=config, environment={"ranks": ranks}))
+    assert (found.examples[0].probability is not None) == known
+    assert any("--ranks.selection local" in note for note in found.notes) != known
 
 
 def test_a_run_that_recorded_only_what_it_kept(tmp_path):

@@ -158,7 +158,8 @@ def _explanation(run: Run, rows: _Rows, scored_at: Mapping[int, int]) -> Explana
     whole = (run.config.get("record") or {}).get("selection", "all") == "all"
     step = _circumstances(run, rows, whole)
     ranks = _ranks(rows) if whole and step.criterion != "uniform" else {}
-    likely = _likely(rows, step) if whole and not (step.waits or step.together) else {}
+    alone = not (step.waits or step.together or _apart(run))
+    likely = _likely(rows, step) if whole and alone else {}
     order = np.lexsort((rows.ids, ~rows.chosen, -np.nan_to_num(rows.scores, nan=-np.inf)))
     examples = []
     for row in order.tolist():
@@ -200,6 +201,12 @@ def _waits(select: Mapping[str, Any]) -> bool:
     return sized or int(select.get("bank_super_batches", 1)) > 1
 
 
+def _apart(run: Run) -> bool:
+    """Whether each of several ranks chose from its own part of the super-batch."""
+    ranks: Mapping[str, Any] = run.config.get("ranks") or {}
+    return ranks.get("selection") == "local" and int(run.environment.get("ranks") or 1) > 1
+
+
 def _ranks(rows: _Rows) -> dict[int, int]:
     """The rank of each row that was scored in this step and has a finite score."""
     scored = np.flatnonzero(rows.here & np.isfinite(rows.scores))
@@ -232,6 +239,11 @@ def _notes(
         notes.append(
             "Drawn from a memory bank of several super-batches: probabilities are not known, "
             "because what else lay in it is not recorded."
+        )
+    elif _apart(run):
+        notes.append(
+            "Each rank chose from its own part (--ranks.selection local), and which part that was "
+            "is not recorded: places are in the whole super-batch, and probabilities are not known."
         )
     elif likely and step.criterion != "uniform" and step.temperature > 0:
         drawable = [likely[row] for row in np.flatnonzero(np.isfinite(rows.scores)).tolist()]
