@@ -22,6 +22,7 @@ from superbatch.models.two_tower import build_two_tower
 from superbatch.problems import problem_of
 from superbatch.problems.classification import ImageClassification
 from superbatch.problems.weights import is_open_clip, load_checked, weights_path
+from superbatch.sources.open import holds_labels
 from superbatch.sources.tokens import VOCABULARY, tokenized
 
 
@@ -53,11 +54,8 @@ def task_of_checkpoint(checkpoint: str, config: Config) -> Config:
 
 def refuse_labels(checkpoint: str, config: Config, way_out: str) -> None:
     """Raise ``ConfigError`` with the ``way_out`` where a model of pairs is to be shown labels."""
-    path = Path(config.data.path)
-    by_class = path.is_dir() and not list(path.glob("*.tar"))
-    by_class = by_class and any(entry.is_dir() for entry in path.iterdir())
-    labelled = str(path) == "digits" or path.suffix in (".npz", ".parquet") or by_class
-    if config.task == "image_text" and labelled:
+    path = config.data.path
+    if config.task == "image_text" and holds_labels(path):
         raise ConfigError(
             f"{checkpoint} learned images with captions, which come from tar shards, and {path} "
             f"has images with labels; {way_out}"

@@ -102,6 +102,14 @@ def _read(
     return examples
 
 
+def holds_labels(path: str) -> bool:
+    """Whether what is at ``path`` is of a kind that has images with labels, unlike tar shards."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return not any(place.glob("*.tar")) and any(entry.is_dir() for entry in place.iterdir())
+    return path == "digits" or place.suffix in (".npz", ".parquet")
+
+
 def refuse_missing_file(path: str, place: Path) -> None:
     """Raise ``DataError`` unless ``path``, where nothing is, may name a data set of the hub.
 
